@@ -1,0 +1,44 @@
+# make run: the main job, on real data.    make test: tests, lint, types.    make data: full data sets for TFDS.
+# make evidence: measure every claim again. Both set up what they need once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+RUNS := runs/split_fashion_mnist
+METHODS := naive ewc:online er derpp gacil joint
+DATA_DIR ?= $(HOME)/tensorflow_datasets
+
+.PHONY: run test lint types data evidence clean
+
+run: $(READY)
+	@for name in $(METHODS); do \
+	  config=configs/continual/$${name%%:*}.py; case $$name in *:*) config=$$config:$${name#*:};; esac; \
+	  $(BIN)/python -m experiments.continual --config=$$config --workdir=$(RUNS)/$$(echo $$name | tr : _) --seeds=5 --quiet \
+	    || exit $$?; \
+	done
+	@$(BIN)/python -m experiments.report --workdir=$(RUNS) --out=report.html
+
+test: lint types
+	$(BIN)/python -m pytest --numprocesses=2
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/pyright --project .pyrightconfig.json
+
+data: $(READY)
+	$(BIN)/python -m experiments.data --name=all --data_dir=$(DATA_DIR)
+
+evidence: $(READY)
+	$(BIN)/python -m experiments.evidence --all
+
+$(READY): requirements.lock setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

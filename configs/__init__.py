@@ -1,0 +1,1 @@
+"""Configs: one file for each published recipe of this repository."""

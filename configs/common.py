@@ -1,0 +1,37 @@
+"""The keys that every config of `experiments.continual` has, with the values that most share."""
+
+from ml_collections import ConfigDict
+
+
+def split_fashion_mnist(name: str, methods: tuple[str, ...], arg: str | None) -> ConfigDict:
+    """Split-Fashion-MNIST: five experiences of two classes, from the embedded data, one head for all classes.
+
+    Args:
+      name: of the run, in tables and in the report.
+      methods: names in `ctrain_jax.continual`, chained from first to last; `()` only trains. The arguments of a method
+        are the section `config.<method>`.
+      arg: what follows the colon of `--config=FILE.py:ARG`; "runlocal" makes the run small enough for a first look.
+
+    Returns:
+      The config.
+
+    Raises:
+      ValueError: another `arg`.
+    """
+    if arg not in (None, "", "runlocal"):
+        raise ValueError(f"The config takes no argument or 'runlocal', got {arg!r}.")
+    config = ConfigDict(sort_keys=False)
+    config.name = name
+    config.seed = 0  # the first one; --seeds=5 runs 0 to 4
+    config.source = {"name": "fashion_mnist"}  # in ctrain_jax.streams, and its arguments (of tfds: dataset, data_dir)
+    config.scenario = {"name": "class_incremental", "num_experiences": 5, "valid_fraction": 0.0}
+    config.arrival = "incremental"  # "joint": everything at once; "cumulative": everything so far
+    config.model = {"name": "MLP", "hidden": (400, 400)}  # in ctrain_jax.models
+    config.optimizer = {"name": "adam", "learning_rate": 1e-3}  # in optax
+    config.methods = methods
+    config.batch_size = 32
+    config.epochs = 1 if arg == "runlocal" else 10
+    config.steps = None  # of each experience, in place of epochs
+    if arg == "runlocal":
+        config.source = {"name": "digits"}
+    return config

@@ -1,0 +1,13 @@
+"""DER++ (arXiv 2004.07211) on Split-Fashion-MNIST, 500 rows of memory.
+
+python -m experiments.continual --config=configs/continual/derpp.py --workdir=runs/derpp --seeds=5
+"""
+
+from configs.common import split_fashion_mnist
+
+
+def get_config(arg=None):
+    """A reservoir of 500 with logits."""
+    config = split_fashion_mnist("derpp", ("derpp",), arg)
+    config.derpp = {"size": 500, "alpha": 0.5, "beta": 0.5}
+    return config

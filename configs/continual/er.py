@@ -1,0 +1,13 @@
+"""Experience replay (arXiv 1902.10486) on Split-Fashion-MNIST, 500 rows of memory.
+
+python -m experiments.continual --config=configs/continual/er.py --workdir=runs/er --seeds=5
+"""
+
+from configs.common import split_fashion_mnist
+
+
+def get_config(arg=None):
+    """A reservoir of 500, as many rows replayed as arrive."""
+    config = split_fashion_mnist("er", ("er",), arg)
+    config.er = {"size": 500, "policy": "reservoir"}
+    return config

@@ -1,0 +1,6 @@
+"""Fixed features and statistics that do not forget."""
+
+from ctrain_jax.continual.representation._gacil import GacilState, gacil
+from ctrain_jax.continual.representation._nmc import NmcState, nmc
+
+__all__ = ["GacilState", "NmcState", "gacil", "nmc"]

@@ -1,0 +1,78 @@
+"""NMC: nearest mean of features of a frozen network.
+
+Janson et al., "A Simple Baseline that Questions the Use of Pretrained-Models in Continual Learning", 2022, arXiv
+2210.04428. Written from the description; no code was opened.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ctrain_jax.core import Method
+from ctrain_jax.ops import check_choice
+
+
+class NmcState(NamedTuple):
+    """Sums from which the class means follow: their order does not matter, so nothing is forgotten."""
+
+    sums: jax.Array  # float32 [C, D]
+    counts: jax.Array  # float32 [C]
+
+
+def nmc(*, metric: str = "l2", train: bool = False) -> Method:
+    r"""Predict the class whose mean feature is nearest.
+
+    With features :math:`\phi(x)` of the frozen network and :math:`\mu_c` the mean over the rows of class :math:`c` seen
+    so far, the logit of a class is :math:`-\|\phi(x) - \mu_c\|_2^2`, or the cosine of the two. Classes without a row get a
+    logit out of reach. There is no gradient step.
+
+    Args:
+      metric: "l2" or "cosine".
+      train: let the optimizer train the network as well (the means then mix features of different moments).
+
+    Returns:
+      The method; it needs features of the model.
+
+    Raises:
+      ValueError: an unknown metric.
+
+    Example:
+      >>> nmc().needs
+      ('labels', 'features')
+    """
+    check_choice("metric", metric, ("l2", "cosine"))
+
+    def init(rng, params, ctx):
+        width = ctx.spec.outputs.features.shape[-1]
+        return NmcState(jnp.zeros((ctx.spec.num_classes, width)), jnp.zeros(ctx.spec.num_classes))
+
+    def update(s, ts, ctx):
+        batch = ctx.incoming
+        features = ctx.forward(ctx.params, batch["inputs"], task=batch["task"])[0].features
+        rows = jax.nn.one_hot(batch["labels"], ctx.spec.num_classes) * batch["weights"][:, None]
+        new = NmcState(s.sums + rows.T @ features, s.counts + rows.sum(0))
+        return new, ts if train else ts._replace(model_state=ctx.model_state)
+
+    def predict(s, ctx):
+        means = s.sums / jnp.maximum(s.counts, 1.0)[:, None]
+        features = ctx.outputs.features
+        if metric == "cosine":
+            logits = _unit(features) @ _unit(means).T
+        else:
+            logits = 2 * features @ means.T - jnp.square(means).sum(-1) - jnp.square(features).sum(-1, keepdims=True)
+        return ctx.outputs._replace(logits=jnp.where(s.counts > 0, logits, jnp.finfo(logits.dtype).min / 4))
+
+    method = Method(
+        "nmc",
+        init=init,
+        update=update,
+        predict=predict,
+        needs=("labels", "features"),
+    )
+    return method if train else method._replace(optimizer=lambda tx: optax.set_to_zero())
+
+
+def _unit(x: jax.Array) -> jax.Array:
+    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)

@@ -1,0 +1,85 @@
+"""The algebra: a learner lives through a stream, as pure functions over one pytree of state."""
+
+from ctrain_jax.core._base import (
+    Batch,
+    Data,
+    Experience,
+    Model,
+    ModelTransform,
+    Origins,
+    Outputs,
+    Problem,
+    PyTree,
+    Source,
+    Spec,
+    Stream,
+    TrainState,
+    Variables,
+)
+from ctrain_jax.core._checkpoint import Checkpoints, DamagedCheckpoint, Restored, open_checkpoints
+from ctrain_jax.core._context import Context, tag
+from ctrain_jax.core._data import replicate, to_device
+from ctrain_jax.core._learner import Learner, make_learner
+from ctrain_jax.core._method import Method, after, before, chain, identity
+from ctrain_jax.core._model import from_linen, from_nnx
+from ctrain_jax.core._problem import classification, mask_logits, regression, weighted_mean
+from ctrain_jax.core._run import (
+    Event,
+    Result,
+    evaluate,
+    iterate,
+    mapped,
+    position,
+    run_experience,
+    run_fused,
+    run_stream,
+    start,
+)
+
+__all__ = [
+    "Batch",
+    "Checkpoints",
+    "Context",
+    "DamagedCheckpoint",
+    "Data",
+    "Event",
+    "Experience",
+    "Learner",
+    "Method",
+    "Model",
+    "ModelTransform",
+    "Origins",
+    "Outputs",
+    "Problem",
+    "PyTree",
+    "Restored",
+    "Result",
+    "Source",
+    "Spec",
+    "Stream",
+    "TrainState",
+    "Variables",
+    "after",
+    "before",
+    "chain",
+    "classification",
+    "evaluate",
+    "from_linen",
+    "from_nnx",
+    "identity",
+    "iterate",
+    "make_learner",
+    "mapped",
+    "mask_logits",
+    "open_checkpoints",
+    "position",
+    "regression",
+    "replicate",
+    "run_experience",
+    "run_fused",
+    "run_stream",
+    "start",
+    "tag",
+    "to_device",
+    "weighted_mean",
+]

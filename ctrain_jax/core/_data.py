@@ -1,0 +1,111 @@
+"""Rows become batches: in which order, through which view, and with what hidden."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ctrain_jax.core._base import Batch, Data, Experience, PyTree, Spec, Stream
+from ctrain_jax.core._method import strong
+from ctrain_jax.ops import permute_index
+
+
+def to_device(stream: Stream, mesh: jax.sharding.Mesh | None = None) -> Data:
+    """The arrays of a stream on the device: raw (uint8 stays uint8), to be handed to every compiled function.
+
+    Args:
+      stream: from `streams`.
+      mesh: devices, over which the arrays are replicated; the default device otherwise.
+
+    Returns:
+      The arrays.
+    """
+    source = {"train": stream.source.train, "test": stream.source.test}
+    data = Data(source, stream.experiences, stream.origins)
+    return jax.tree.map(jnp.asarray, data) if mesh is None else replicate(data, mesh)
+
+
+def replicate(tree: PyTree, mesh: jax.sharding.Mesh) -> PyTree:
+    """The tree with a copy of every leaf on each device of the mesh."""
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.tree.map(lambda x: jax.device_put(x, everywhere), tree)
+
+
+def at(stacked: Experience, t: jax.Array) -> Experience:
+    """The `t`-th of the stacked experiences."""
+    return jax.tree.map(lambda x: x[t], stacked)
+
+
+def batch_positions(key: jax.Array, i: jax.Array, size: jax.Array, batch_size: int) -> tuple[jax.Array, jax.Array]:
+    """Which rows of an experience the `i`-th batch holds: a function of (seed, experience, epoch) and `i` alone.
+
+    Each epoch is a keyed permutation of `[0, size)`, evaluated at the `batch_size` positions that are wanted. The last
+    batch of an epoch is filled from the epoch's beginning, with weight 0.
+
+    Args:
+      key: of the seed and the experience.
+      i: int32 [], the step within the experience.
+      size: int32 [], rows of the experience.
+      batch_size: rows of a batch.
+
+    Returns:
+      Positions int32 `[batch_size]` in `[0, size)`, and weights float32 `[batch_size]`.
+    """
+    per_epoch = -(-size // batch_size)
+    at = (i % per_epoch) * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
+    positions = permute_index(jax.random.fold_in(key, i // per_epoch), at % size, size)
+    return positions, (at < size).astype(jnp.float32)
+
+
+def fetch_rows(stream: Stream, data: Data, experience: Experience, record: PyTree, split: str) -> Batch:
+    """The batch of some rows: gathered, made float, seen through the view of the experience that they came from."""
+    row, origin = record["row"], record["experience"]
+    arrays = data.source["test" if split == "test" else "train"]
+    source, raw = stream.source, arrays["inputs"][row]
+    inputs = raw.astype(jnp.float32) / 255.0 if raw.dtype == jnp.uint8 else raw
+    if stream.view_fn is not None:
+        views = jax.tree.map(lambda x: x[origin], data.origins.view)
+        inputs = jax.vmap(stream.view_fn)(inputs, views)
+    if source.mean is not None:
+        inputs = inputs - jnp.asarray(source.mean, inputs.dtype)
+    if source.std is not None:
+        inputs = inputs / jnp.asarray(source.std, inputs.dtype)
+    batch = {
+        "inputs": inputs,
+        "labels": arrays["labels"][row],
+        "weights": jnp.ones(row.shape, jnp.float32),
+        "task": data.origins.task[origin],
+        "row": row,
+        "experience": origin,
+    }
+    if stream.heads == "task":
+        batch["classes"] = data.origins.classes[origin]
+    elif stream.heads == "seen":
+        batch["classes"] = jnp.broadcast_to(experience.seen, (*row.shape, experience.seen.shape[-1]))
+    return batch
+
+
+def hide(batch: Batch, stream: Stream) -> Batch:
+    """The batch as the protocol shows it to the learner."""
+    return batch if stream.labels else {k: v for k, v in batch.items() if k != "labels"}
+
+
+def question(batch: Batch, spec: Spec) -> Batch:
+    """The batch as it is asked: no labels, and the task only where the protocol gives it."""
+    hidden = {"labels"} if spec.task_known else {"labels", "task", "experience"}
+    return {k: v for k, v in batch.items() if k not in hidden}
+
+
+def make_scan(experience: Experience, fetch: Callable[..., Batch], spec: Spec) -> Callable[..., Any]:
+    def scan(fn: Callable[[Any, Batch, jax.Array], Any], carry: Any, size: int = spec.batch_size) -> Any:
+        def body(b, carry):
+            at = b * size + jnp.arange(size, dtype=jnp.int32)
+            real = at < experience.size
+            at = at % experience.size
+            batch = fetch({"row": experience.rows[at], "experience": experience.origin[at]})
+            return fn(carry, batch | {"weights": real.astype(jnp.float32), "position": at}, b)
+
+        return jax.lax.fori_loop(0, -(-experience.size // size), body, strong(carry))
+
+    return scan

@@ -1,0 +1,60 @@
+"""What a learner is asked to do, as per-row losses and scores."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ctrain_jax.core._base import Batch, Outputs, Problem
+
+
+def classification() -> Problem:
+    """Cross-entropy over a head of fixed width.
+
+    `loss_b = - sum_c y_bc log softmax(logits_b)_c`, with `y` the soft `targets` `[B, C]` where the batch has them and
+    the one-hot label otherwise; `classes` `[B, C]` in the batch restricts the softmax to the classes that a row may be
+    told apart from. The score is `accuracy`, restricted in the same way.
+
+    Returns:
+      The problem; its metric is `accuracy`.
+    """
+
+    def loss(outputs: Outputs, batch: Batch) -> jax.Array:
+        logits = mask_logits(outputs.logits, batch)
+        if "targets" in batch:
+            # A masked class has -inf-like logits: 0 * -inf must not reach the sum.
+            terms = jnp.where(batch["targets"] > 0, batch["targets"] * jax.nn.log_softmax(logits), 0.0)
+            return -terms.sum(-1)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
+
+    def metrics(outputs: Outputs, batch: Batch) -> dict[str, jax.Array]:
+        logits = mask_logits(outputs.logits, batch)
+        return {"accuracy": (logits.argmax(-1) == batch["labels"]).astype(jnp.float32)}
+
+    return Problem(loss, metrics)
+
+
+def regression() -> Problem:
+    """Squared error: `loss_b = mean_d (logits_bd - labels_bd)^2` for float labels `[B]` or `[B, D]`.
+
+    Returns:
+      The problem; its metric is `mse`.
+    """
+
+    def loss(outputs: Outputs, batch: Batch) -> jax.Array:
+        predicted = outputs.logits.reshape(outputs.logits.shape[0], -1)
+        wanted = batch["labels"].reshape(predicted.shape)
+        return jnp.square(predicted - wanted).mean(-1)
+
+    return Problem(loss, lambda outputs, batch: {"mse": loss(outputs, batch)})
+
+
+def mask_logits(logits: jax.Array, batch: Batch) -> jax.Array:
+    """Logits with the classes outside of `batch["classes"]` put out of reach; unchanged where there is no mask."""
+    if "classes" not in batch:
+        return logits
+    return jnp.where(batch["classes"], logits, jnp.finfo(logits.dtype).min / 2)
+
+
+def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
+    """`sum(w * v) / max(sum(w), 1)`: a batch of padding alone gives 0, not nan."""
+    return jnp.sum(values * weights) / jnp.maximum(jnp.sum(weights), 1.0)

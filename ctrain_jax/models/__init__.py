@@ -1,0 +1,9 @@
+"""Networks: flax.linen modules whose call is `(inputs, train=False) -> Outputs(logits, features)`."""
+
+from ctrain_jax.models._cnn import CNN
+from ctrain_jax.models._conv import Conv
+from ctrain_jax.models._mlp import MLP
+from ctrain_jax.models._resnet import ResNet18
+from ctrain_jax.models._vit import ViT
+
+__all__ = ["CNN", "MLP", "Conv", "ResNet18", "ViT"]

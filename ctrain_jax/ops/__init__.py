@@ -1,0 +1,27 @@
+"""Helpers of the families: pure functions of arrays and pytrees."""
+
+from ctrain_jax.ops._buffers import Buffer, BufferState, class_balanced, reservoir, ring, wait_for
+from ctrain_jax.ops._checks import check_choice, check_fraction, check_non_negative, check_positive
+from ctrain_jax.ops._fisher import fisher_diagonal
+from ctrain_jax.ops._herding import herding
+from ctrain_jax.ops._memory import Memory, append_rows, memory
+from ctrain_jax.ops._permutation import permute_index
+
+__all__ = [
+    "Buffer",
+    "BufferState",
+    "Memory",
+    "append_rows",
+    "check_choice",
+    "check_fraction",
+    "check_non_negative",
+    "check_positive",
+    "class_balanced",
+    "fisher_diagonal",
+    "herding",
+    "memory",
+    "permute_index",
+    "reservoir",
+    "ring",
+    "wait_for",
+]

@@ -1,0 +1,93 @@
+"""Checks of arguments, shared by all factories: one sentence that says what was expected and what came."""
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import jax.core
+import numpy as np
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raises unless every entry of `value` is above 0.
+
+    Args:
+        name: the argument's name, as the user wrote it.
+        value: a number or an array. A tracer (a hyper-parameter under `jit`, `grad` or `vmap`) passes unseen.
+
+    Raises:
+        ValueError: `value` is not a number above 0; NaN is not.
+
+    Example:
+        >>> check_positive("capacity", 0)
+        Traceback (most recent call last):
+        ...
+        ValueError: capacity must be above 0, got 0: give a larger number.
+    """
+    _check(name, value, lambda v: v > 0, "above 0", "give a larger number")
+
+
+def check_non_negative(name: str, value: Any) -> None:
+    """Raises unless every entry of `value` is 0 or above; arguments as in `check_positive`.
+
+    Args:
+        name: the argument's name.
+        value: a number, an array or a tracer.
+
+    Raises:
+        ValueError: `value` is not a number of at least 0.
+
+    Example:
+        >>> check_non_negative("lam", 0.0)
+    """
+    _check(name, value, lambda v: v >= 0, "0 or above", "give 0 or a larger number")
+
+
+def check_fraction(name: str, value: Any) -> None:
+    """Raises unless every entry of `value` lies in [0, 1]; arguments as in `check_positive`.
+
+    Args:
+        name: the argument's name.
+        value: a number, an array or a tracer.
+
+    Raises:
+        ValueError: `value` is not a number in [0, 1].
+
+    Example:
+        >>> check_fraction("decay", 1.5)
+        Traceback (most recent call last):
+        ...
+        ValueError: decay must be between 0 and 1, got 1.5: give a fraction.
+    """
+    _check(name, value, lambda v: (v >= 0) & (v <= 1), "between 0 and 1", "give a fraction")
+
+
+def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
+    """Raises unless `value` is one of `choices`.
+
+    Args:
+        name: the argument's name.
+        value: what the user gave.
+        choices: what is accepted.
+
+    Raises:
+        ValueError: `value` is not among `choices`.
+
+    Example:
+        >>> check_choice("mode", "exacte", ("sampled", "exact"))
+        Traceback (most recent call last):
+        ...
+        ValueError: mode must be one of 'sampled', 'exact', got 'exacte': choose one of them.
+    """
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}: choose one of them.")
+
+
+def _check(name: str, value: Any, holds: Callable[[Any], Any], expected: str, advice: str) -> None:
+    if isinstance(value, jax.core.Tracer):
+        return
+    try:
+        good = bool(np.all(holds(np.asarray(value))))
+    except TypeError:
+        good = False
+    if not good:
+        raise ValueError(f"{name} must be {expected}, got {value!r}: {advice}.")

@@ -1,0 +1,99 @@
+"""The memory of a replay method: a buffer of row numbers, drawn as rows that may join a batch."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ctrain_jax.ops._buffers import Buffer, BufferState, class_balanced, reservoir, ring, wait_for
+from ctrain_jax.ops._checks import check_choice
+
+Batch = dict[str, Any]
+POLICIES = ("reservoir", "class_balanced", "ring")
+
+
+class Memory(NamedTuple):
+    """Pure functions over a `BufferState`."""
+
+    init: Callable[..., BufferState]  # (spec, **extra fields as ShapeDtypeStruct of one row)
+    add: Callable[..., BufferState]  # (state, rng, incoming, params after the update, **extra fields [B, ...])
+    draw: Callable[..., tuple[Batch, jax.Array]]  # (state, rng, num, incoming) -> (records [num, ...], weights [num])
+
+
+def memory(size: int, policy: str = "reservoir") -> Memory:
+    """A memory of rows of a stream.
+
+    It stores what `spec.record` names (row number and experience), the label where the policy asks for it, and any
+    extra field of the method (logits, say).
+
+    Args:
+      size: rows of the memory.
+      policy: "reservoir", "class_balanced" or "ring".
+
+    Returns:
+      The functions. Rows that `draw` cannot fill from the memory are copies of incoming ones, with weight 0: padding
+      is real rows, or BatchNorm would see it.
+
+    Raises:
+      ValueError: `size` below 1, an unknown policy.
+    """
+    check_choice("policy", policy, POLICIES)
+    if not isinstance(size, int) or size < 1:
+        raise ValueError(f"The size of a memory expects at least 1 row, got {size!r}.")
+
+    def buffer(num_classes: int) -> Buffer:
+        if policy == "reservoir":
+            return reservoir(size)
+        return (class_balanced if policy == "class_balanced" else ring)(size, num_classes)
+
+    def init(spec: Any, **extra: jax.ShapeDtypeStruct) -> BufferState:
+        record = {**spec.record, **extra}
+        if policy == "class_balanced":
+            record["labels"] = jax.ShapeDtypeStruct((), jnp.int32)
+        return buffer(spec.num_classes).init(record)
+
+    def add(state: BufferState, rng: jax.Array, incoming: Batch, params: Any, **extra: jax.Array) -> BufferState:
+        return buffer(_num_classes(state)).add(state, rng, incoming | extra, wait_for(incoming["weights"], params))
+
+    def draw(state: BufferState, rng: jax.Array, num: int, incoming: Batch) -> tuple[Batch, jax.Array]:
+        records, weights = buffer(_num_classes(state)).sample(state, rng, num)
+        copies = jnp.arange(num) % incoming["row"].shape[0]
+
+        def fill(name, drawn):
+            if name not in incoming:
+                return drawn
+            real = jnp.expand_dims(weights > 0, tuple(range(1, drawn.ndim)))
+            return jnp.where(real, drawn, incoming[name][copies].astype(drawn.dtype))
+
+        return {name: fill(name, drawn) for name, drawn in records.items()}, weights
+
+    return Memory(init, add, draw)
+
+
+def _num_classes(state: BufferState) -> int:
+    """Buffers by class count what they have seen of each."""
+    return state.seen.shape[0] if state.seen.ndim else 0
+
+
+def append_rows(batch: Batch, rows: Batch) -> Batch:
+    """A batch with rows after its own. The reserved field `memory` stays as it is.
+
+    Args:
+      batch: fields `[B, ...]`.
+      rows: fields `[R, ...]`, at least those of the batch; others are left out.
+
+    Returns:
+      Fields `[B + R, ...]`.
+
+    Raises:
+      ValueError: the batch has a field that the rows lack.
+    """
+    missing = sorted(name for name in batch if name != "memory" and name not in rows)
+    if missing:
+        raise ValueError(
+            f"The appended rows have no {', '.join(missing)}: put the method that appends rows before the one that adds "
+            f"{', '.join(missing)} to the batch."
+        )
+    longer = {name: jnp.concatenate([own, rows[name]]) for name, own in batch.items() if name != "memory"}
+    return {**batch, **longer}

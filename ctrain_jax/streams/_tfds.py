@@ -1,0 +1,140 @@
+"""Image classification data sets of `tensorflow-datasets`, read from disk without TensorFlow and without the network.
+
+Only prepared data sets are read. `tfds.data_source` itself answers a missing one with minutes of attempts to reach the
+internet; here the folder is looked at first. Preparing is `python -m experiments.data`, or tfds itself.
+"""
+
+import io
+import os
+import pathlib
+import re
+from typing import Any
+
+import numpy as np
+
+from ctrain_jax.core._base import Source
+from ctrain_jax.streams._sources import arrays
+
+_FETCHED = ("mnist", "fashion_mnist", "cifar10")  # what experiments.data can prepare
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels: pillow's mode
+_BLOCK = 1000  # records read at once
+
+
+def tfds(
+    name: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    train_split: str = "train",
+    test_split: str = "test",
+    mean: Any = None,
+    std: Any = None,
+) -> Source:
+    """A prepared `image`/`label` data set of tensorflow-datasets, in memory.
+
+    Args:
+        name: `"mnist"`, or `"name/config"`, or `"name:version"`; the newest prepared version by default.
+        data_dir: where data sets are prepared; the environment variable `TFDS_DATA_DIR`, else
+            `~/tensorflow_datasets`, by default.
+        train_split: what to train on, in the language of tfds (`"train[:80%]"`).
+        test_split: what to test on.
+        mean: see `arrays`.
+        std: see `arrays`.
+
+    Returns:
+        A `Source` with uint8 inputs `[N, H, W]` (grey) or `[N, H, W, c]` and int32 labels.
+
+    Raises:
+        FileNotFoundError: the data set is not prepared under `data_dir`.
+        ValueError: not an image classification data set of one image size, or stored as TFRecord.
+
+    Example:
+        >>> tfds("mnist", "nowhere")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        FileNotFoundError: tfds: 'mnist' is not prepared under nowhere; run `python -m experiments.data ...
+    """
+    directory = _prepared(name, default_data_dir() if data_dir is None else pathlib.Path(data_dir).expanduser())
+    import tensorflow_datasets
+
+    builder: Any = tensorflow_datasets.builder_from_directory(str(directory))
+    features = builder.info.features
+    classes = getattr(features["label"], "num_classes", None) if "label" in features else None
+    if "image" not in features or classes is None:
+        raise ValueError(
+            f"tfds: '{name}' must have the features image and label (a ClassLabel), got {sorted(features)}; read it "
+            "yourself and pass the arrays to `streams.arrays`."
+        )
+    if builder.info.file_format.value != "array_record":
+        raise ValueError(
+            f"tfds: '{name}' must be stored as array_record to be read without TensorFlow, got "
+            f"{builder.info.file_format.value} in {directory}; prepare it again with file_format='array_record'."
+        )
+    decode: Any = tensorflow_datasets.decode
+    images, labels = [], []
+    for split in (train_split, test_split):
+        rows = builder.as_data_source(split=split, decoders={"image": decode.SkipDecoding()})
+        part = _read(name, rows, features["image"])
+        images.append(part[0])
+        labels.append(part[1])
+    return arrays(
+        images[0],
+        labels[0],
+        images[1],
+        labels[1],
+        name=name.replace("/", "_").replace(":", "_"),
+        num_classes=classes,
+        mean=mean,
+        std=std,
+    )
+
+
+def default_data_dir() -> pathlib.Path:
+    """Where tensorflow-datasets keeps its data: `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
+    return pathlib.Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def _prepared(name: str, data_dir: pathlib.Path) -> pathlib.Path:
+    """The folder of the newest (or the named) version, or the one sentence that says how to get it."""
+    folder, _, version = name.partition(":")
+    candidates = [
+        path.parent
+        for path in (data_dir / folder).glob(f"{version or '*'}/dataset_info.json")
+        if re.fullmatch(r"\d+\.\d+\.\d+", path.parent.name)
+    ]
+    if candidates:
+        return max(candidates, key=lambda path: tuple(map(int, path.name.split("."))))
+    if folder in _FETCHED and not version:
+        advice = f"run `python -m experiments.data --name={folder} --data_dir={data_dir}` in a checkout."
+    else:
+        advice = (
+            f"run `python -c \"import tensorflow_datasets as t; t.builder('{name}', data_dir='{data_dir}', "
+            "file_format='array_record').download_and_prepare()\"` where TensorFlow and the internet are."
+        )
+    raise FileNotFoundError(f"tfds: '{name}' is not prepared under {data_dir}; {advice}")
+
+
+def _read(name: str, rows: Any, feature: Any) -> tuple[np.ndarray, np.ndarray]:
+    """All rows of a split: images uint8 `[N, H, W]` or `[N, H, W, c]`, labels `[N]`."""
+    images, labels = [], []
+    for start in range(0, len(rows), _BLOCK):
+        for row in rows.__getitems__(range(start, min(start + _BLOCK, len(rows)))):
+            images.append(_decode(row["image"], feature.shape[-1]))
+            labels.append(row["label"])
+    shapes = {image.shape for image in images}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"tfds: the images of '{name}' must be of one size, got {len(shapes)} sizes, such as "
+            f"{sorted(shapes)[:2]}; resize them yourself and pass the arrays to `streams.arrays`."
+        )
+    stacked = np.stack(images)
+    return stacked[..., 0] if stacked.ndim == 4 and stacked.shape[-1] == 1 else stacked, np.asarray(labels, np.int32)
+
+
+def _decode(image: Any, channels: int) -> np.ndarray:
+    """One image: what an Image feature stored (PNG or JPEG bytes), or the array of a Tensor feature."""
+    if not isinstance(image, bytes):
+        return np.asarray(image)
+    from PIL import Image
+
+    with Image.open(io.BytesIO(image)) as file:
+        return np.asarray(file.convert(_MODES[channels]))

@@ -1,0 +1,123 @@
+"""From a config to a learner, with a sentence for everything that is wrong in it."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import ml_collections
+import optax
+
+from ctrain_jax import continual, core, models, streams
+
+
+class ConfigError(ValueError):
+    """Something in a config that its writer can mend; the message is one sentence."""
+
+
+OPTIMIZERS = ("adam", "adamw", "adagrad", "lamb", "lion", "nadam", "radam", "rmsprop", "sgd")
+SCENARIOS = ("class_incremental", "domain_incremental", "permuted", "rotated", "task_incremental")
+SOURCES = ("digits", "fashion_mnist", "tfds")
+MODELS = ("CNN", "MLP", "ResNet18", "ViT")
+TOP = (
+    "name",
+    "seed",
+    "source",
+    "scenario",
+    "arrival",
+    "model",
+    "optimizer",
+    "methods",
+    "batch_size",
+    "epochs",
+    "steps",
+)
+
+
+def build(config: ml_collections.ConfigDict, mesh: Any = None) -> core.Learner:
+    """The learner that a config describes.
+
+    Args:
+      config: see `configs/common.py` for what each key means.
+      mesh: devices, as in `core.make_learner`.
+
+    Returns:
+      The learner.
+
+    Raises:
+      ConfigError: an unknown key or name (with the nearest valid one), or a value that its factory refuses.
+    """
+    methods = tuple(config.methods)
+    factories = {name: getattr(continual, name) for name in continual.__all__}
+    for key in config:
+        known_name("key", key, (*TOP, *factories))
+        if key in factories and key not in methods:
+            raise ConfigError(f"config.{key} has no effect: add {key!r} to config.methods, got {methods}.")
+    parts = []
+    for name in methods:
+        known_name("method", name, factories)
+        parts.append(call(factories[name], f"config.{name}", config.get(name, {})))
+    stream = build_stream(config)
+    module = named(models, "model", config.model, MODELS, num_classes=stream.source.num_classes)
+    optimizer = named(optax, "optimizer", config.optimizer, OPTIMIZERS)
+    options = {"batch_size": config.batch_size, "epochs": config.epochs, "steps": config.steps, "mesh": mesh}
+    return refused(
+        "the config", core.make_learner, core.from_linen(module), core.chain(*parts), optimizer, stream, **options
+    )
+
+
+def build_stream(config: ml_collections.ConfigDict) -> core.Stream:
+    """The stream that a config describes."""
+    source = named(streams, "source", config.source, SOURCES, rename={"dataset": "name"})
+    stream = named(streams, "scenario", config.scenario, SCENARIOS, source=source)
+    known_name("config.arrival", config.arrival, ("incremental", "joint", "cumulative"))
+    return stream if config.arrival == "incremental" else getattr(streams, config.arrival)(stream)
+
+
+def named(
+    package: Any,
+    kind: str,
+    section: Mapping[str, Any],
+    names: Iterable[str],
+    rename: Mapping[str, str] | None = None,
+    **given: Any,
+) -> Any:
+    """What the factory called `section.name` makes of the rest of the section and of `given`."""
+    if "name" not in section:
+        raise ConfigError(f"config.{kind} expects a key name, one of {', '.join(sorted(names))}.")
+    known_name(kind, section["name"], names)
+    options = {(rename or {}).get(k, k): v for k, v in section.items() if k != "name"}
+    return call(getattr(package, section["name"]), f"config.{kind}", options, **given)
+
+
+def call(factory: Callable, where: str, options: Mapping[str, Any], **given: Any) -> Any:
+    """The factory's result, after a check that it has such arguments."""
+    parameters = inspect.signature(factory).parameters
+    free = [name for name in parameters if name not in given and name not in ("parent", "self")]
+    for key in options:
+        known_name(f"key in {where}", key, free)
+    missing = [n for n in free if parameters[n].default is inspect.Parameter.empty and n not in options]
+    if missing:
+        raise ConfigError(f"{where} expects a value for {', '.join(missing)}: set {where}.{missing[0]}.")
+    return refused(where, factory, **given, **{k: _plain(v) for k, v in options.items()})
+
+
+def refused(where: str, function: Callable, *args: Any, **options: Any) -> Any:
+    """The function's result; what it refuses is told with the place in the config."""
+    try:
+        return function(*args, **options)
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def known_name(kind: str, name: str, names: Iterable[str]) -> None:
+    """Raises ConfigError with the nearest valid name, unless `name` is one of `names`."""
+    names = sorted(names)
+    if name not in names:
+        near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+        advice = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(names)}."
+        raise ConfigError(f"{name!r} is not a valid {kind}: {advice}")
+
+
+def _plain(value: Any) -> Any:
+    return tuple(_plain(v) for v in value) if isinstance(value, list | tuple) else value

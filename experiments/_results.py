@@ -1,0 +1,212 @@
+"""Reading what a run left behind, and the numbers and the plain-text table made of it.
+
+A run is a dict: the content of its `result.json`, and from `load_run` also `path`, `train` and `eval` (the records of
+`metrics.jsonl` by kind, in order of steps) and `skipped_lines`. Everything here but `load_run` also takes the bare
+content of a `result.json`, so that a binary can print its table before anything is read back.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ctrain_jax import metrics
+
+Run = Mapping[str, Any]
+
+_REQUIRED = ("name", "stream", "seeds", "matrices")
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """Folders of runs: the folder itself, or those one or two levels below it that hold a `result.json`.
+
+    Args:
+      folder: the folder of one run, or of many.
+
+    Returns:
+      Folders in order of their paths, at least one.
+
+    Raises:
+      ValueError: if the folder does not exist or holds no run.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"A workdir is a folder written by experiments.continual, got {folder}, which is no folder.")
+    if (folder / "result.json").is_file():
+        return [folder]
+    files = [*folder.glob("*/result.json"), *folder.glob("*/*/result.json")]
+    if files:
+        return sorted(file.parent for file in files)
+    raise ValueError(
+        f"A workdir holds a result.json, or folders that do, up to two levels down, got {folder} without one: give a "
+        "folder written by experiments.continual."
+    )
+
+
+def load_run(path: Path) -> dict[str, Any]:
+    """One run, from the folder that it wrote.
+
+    Args:
+      path: a folder with `result.json` and, where it was written, `metrics.jsonl`.
+
+    Returns:
+      The run (see the module). Lines of `metrics.jsonl` that are no JSON object, such as the last one of a killed run,
+      are left out and counted. A resumed run repeats steps; the later record counts.
+
+    Raises:
+      ValueError: if the folder holds no result of a run.
+    """
+    path = Path(path)
+    file = path / "result.json"
+    try:
+        run = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"The result of a run is a JSON object in result.json, {file} could not be read as one ({error}): give a "
+            "folder written by experiments.continual."
+        ) from error
+    missing = [key for key in _REQUIRED if key not in run] if isinstance(run, dict) else list(_REQUIRED)
+    if missing:
+        raise ValueError(
+            f"The result of a run has the keys {', '.join(_REQUIRED)}, {file} lacks {', '.join(missing)}: give a "
+            "folder written by experiments.continual."
+        )
+    try:
+        matrices(run)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"The matrices of a run are nested lists [seeds][T][E] of numbers or null, those of {file} are not "
+            f"({error}): give a folder written by experiments.continual."
+        ) from error
+    records, skipped = _read_lines(path / "metrics.jsonl")
+    return {**run, "path": path, "skipped_lines": skipped, **records}
+
+
+def matrices(run: Run) -> np.ndarray:
+    """Accuracy matrices of a run.
+
+    Args:
+      run: with `matrices` `[[[T x E] per seed]`, where a number or a whole row that is not there yet is null.
+
+    Returns:
+      float64 `[S, T, E]`, nan for what is not there.
+
+    Raises:
+      ValueError: if the lists are ragged or empty.
+    """
+    nested = run["matrices"]
+    widths = {len(row) for matrix in nested for row in matrix if row is not None}
+    lengths = {len(matrix) for matrix in nested}
+    # A run that has not evaluated anything yet does not say how many test experiences there are.
+    width = widths.pop() if widths else max(lengths, default=0)
+    if widths or len(lengths) != 1 or 0 in lengths or width == 0:
+        raise ValueError("expected at least one seed, and rows of one length")
+    matrix = np.array([[[np.nan] * width if row is None else row for row in rows] for rows in nested], dtype=float)
+    if matrix.ndim != 3:
+        raise ValueError(f"expected three levels of lists, got {matrix.ndim}")
+    return matrix
+
+
+def done(run: Run) -> int:
+    """How many experiences a run has finished on every seed, of the `T` rows of its matrices."""
+    missing = np.flatnonzero(np.isnan(matrices(run)).sum(axis=(0, 2)))
+    return int(missing[0]) if len(missing) else len(run["matrices"][0])
+
+
+def scores(run: Run) -> dict[str, metrics.Interval | None]:
+    """The numbers of a run, each with its interval over seeds.
+
+    Args:
+      run: a run.
+
+    Returns:
+      `final_accuracy, average_incremental_accuracy, forgetting, learning_accuracy, backward_transfer,
+      forward_transfer`; None where a number is not defined (a joint run has a final accuracy only) or not there yet.
+    """
+    matrix = matrices(run)
+    num, columns = matrix.shape[1:]
+    square, past = num == columns, num == columns and num > 1
+    baseline = run.get("baseline")
+    values = {
+        "final_accuracy": metrics.final_accuracy(matrix),
+        "average_incremental_accuracy": metrics.average_incremental_accuracy(matrix) if square else None,
+        "forgetting": metrics.forgetting(matrix) if past else None,
+        "learning_accuracy": metrics.learning_accuracy(matrix) if square else None,
+        "backward_transfer": metrics.backward_transfer(matrix) if past else None,
+        "forward_transfer": (
+            metrics.forward_transfer(matrix, np.array(baseline, dtype=float)) if past and baseline else None
+        ),
+    }
+    return {
+        name: metrics.mean_interval(value) if value is not None and np.isfinite(value).all() else None
+        for name, value in values.items()
+    }
+
+
+def rank(runs: Sequence[Run]) -> list[Run]:
+    """Runs from the highest final accuracy to the lowest; those without one yet come last, in the order given."""
+    finals = [scores(run)["final_accuracy"] for run in runs]
+    keys = [(final is None, 0.0 if final is None else -float(final.mean)) for final in finals]
+    return [runs[k] for k in sorted(range(len(runs)), key=keys.__getitem__)]
+
+
+def score_text(interval: metrics.Interval | None) -> str:
+    """An interval in percent, or a dash where there is none."""
+    return "–" if interval is None else metrics.format_interval(interval)
+
+
+def summary_table(runs: Sequence[Run]) -> str:
+    """An aligned table of runs for a terminal, the best first.
+
+    Args:
+      runs: runs; see the module.
+
+    Returns:
+      Lines joined by newlines: name, final accuracy, average incremental accuracy and forgetting in percent with
+      their 95 percent intervals over seeds, and seconds. An unfinished run says how far it came.
+
+    Example:
+      >>> from experiments._results import summary_table
+      >>> run = {"name": "er", "seeds": [0], "matrices": [[[0.9, 0.0], [0.7, 0.8]]], "seconds": 12.3}
+      >>> print(summary_table([run]))
+      name  final accuracy  average incremental  forgetting  seconds
+      er    75.0            82.5                 20.0           12.3
+    """
+    rows = [("name", "final accuracy", "average incremental", "forgetting", "seconds")]
+    for run in rank(runs):
+        numbers = scores(run)
+        final = score_text(numbers["final_accuracy"])
+        if numbers["final_accuracy"] is None:
+            final = f"{done(run)} of {len(run['matrices'][0])} done"
+        seconds = run.get("seconds")
+        rows.append(
+            (
+                "".join(c if c.isprintable() else "?" for c in str(run["name"])),
+                final,
+                score_text(numbers["average_incremental_accuracy"]),
+                score_text(numbers["forgetting"]),
+                "–" if seconds is None else f"{seconds:.1f}",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        *left, right = row
+        cells = [text.ljust(width) for text, width in zip(left, widths, strict=False)]
+        lines.append("  ".join([*cells, right.rjust(widths[-1])]))
+    return "\n".join(lines)
+
+
+def _read_lines(file: Path) -> tuple[dict[str, list[dict[str, Any]]], int]:
+    records: dict[str, dict[tuple[int, str], dict[str, Any]]] = {"train": {}, "eval": {}}
+    skipped = 0
+    lines = file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else []
+    for line in lines:
+        try:
+            record = json.loads(line)
+            records[record["kind"]][int(record["step"]), record.get("split", "")] = record
+        except (ValueError, TypeError, KeyError):
+            skipped += bool(line.strip())
+    return {kind: [by_step[key] for key in sorted(by_step)] for kind, by_step in records.items()}, skipped
