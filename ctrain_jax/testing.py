@@ -23,7 +23,8 @@ _FEATURES = 12
 class _Net(nn.Module):
     @nn.compact
     def __call__(self, inputs, train: bool = False):
-        hidden = nn.Dense(16)(inputs)
+        # A bias in front of BatchNorm has no gradient but rounding, which Adam would turn into steps.
+        hidden = nn.Dense(16, use_bias=False)(inputs)
         hidden = nn.relu(nn.BatchNorm(use_running_average=not train)(hidden))
         features = nn.relu(nn.Dense(16)(hidden))
         return core.Outputs(nn.Dense(_CLASSES)(features), features)

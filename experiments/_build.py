@@ -1,6 +1,5 @@
 """From a config to a learner, with a sentence for everything that is wrong in it."""
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -9,6 +8,7 @@ import ml_collections
 import optax
 
 from ctrain_jax import continual, core, models, streams
+from experiments import _cli
 
 
 class ConfigError(ValueError):
@@ -47,22 +47,28 @@ def build(config: ml_collections.ConfigDict, mesh: Any = None) -> core.Learner:
     Raises:
       ConfigError: an unknown key or name (with the nearest valid one), or a value that its factory refuses.
     """
-    methods = tuple(config.methods)
     factories = {name: getattr(continual, name) for name in continual.__all__}
     for key in config:
-        known_name("key", key, (*TOP, *factories))
-        if key in factories and key not in methods:
-            raise ConfigError(f"config.{key} has no effect: add {key!r} to config.methods, got {methods}.")
+        known_name("key of config", key, (*TOP, *factories))
+    for key in TOP:
+        if key not in config:
+            raise ConfigError(f"config expects a value for {key}: set config.{key}, as in configs/common.py.")
+    methods = config.methods
+    if not isinstance(methods, list | tuple):
+        raise ConfigError(f"config.methods expects a tuple of names, got {methods!r}: write ({methods!r},).")
     parts = []
     for name in methods:
         known_name("method", name, factories)
         parts.append(call(factories[name], f"config.{name}", config.get(name, {})))
+    for key in config:
+        if key in factories and key not in methods:
+            raise ConfigError(f"config.{key} has no effect: add {key!r} to config.methods, got {tuple(methods)}.")
     stream = build_stream(config)
     module = named(models, "model", config.model, MODELS, num_classes=stream.source.num_classes)
     optimizer = named(optax, "optimizer", config.optimizer, OPTIMIZERS)
     options = {"batch_size": config.batch_size, "epochs": config.epochs, "steps": config.steps, "mesh": mesh}
     return refused(
-        "the config", core.make_learner, core.from_linen(module), core.chain(*parts), optimizer, stream, **options
+        "config", core.make_learner, core.from_linen(module), core.chain(*parts), optimizer, stream, **options
     )
 
 
@@ -70,7 +76,7 @@ def build_stream(config: ml_collections.ConfigDict) -> core.Stream:
     """The stream that a config describes."""
     source = named(streams, "source", config.source, SOURCES, rename={"dataset": "name"})
     stream = named(streams, "scenario", config.scenario, SCENARIOS, source=source)
-    known_name("config.arrival", config.arrival, ("incremental", "joint", "cumulative"))
+    known_name("value of config.arrival", config.arrival, ("incremental", "joint", "cumulative"))
     return stream if config.arrival == "incremental" else getattr(streams, config.arrival)(stream)
 
 
@@ -83,8 +89,8 @@ def named(
     **given: Any,
 ) -> Any:
     """What the factory called `section.name` makes of the rest of the section and of `given`."""
-    if "name" not in section:
-        raise ConfigError(f"config.{kind} expects a key name, one of {', '.join(sorted(names))}.")
+    if not isinstance(section, Mapping | ml_collections.ConfigDict) or "name" not in section:
+        raise ConfigError(f"config.{kind} expects keys, one of them name: {', '.join(sorted(names))}.")
     known_name(kind, section["name"], names)
     options = {(rename or {}).get(k, k): v for k, v in section.items() if k != "name"}
     return call(getattr(package, section["name"]), f"config.{kind}", options, **given)
@@ -92,10 +98,12 @@ def named(
 
 def call(factory: Callable, where: str, options: Mapping[str, Any], **given: Any) -> Any:
     """The factory's result, after a check that it has such arguments."""
+    if not isinstance(options, Mapping | ml_collections.ConfigDict):
+        raise ConfigError(f"{where} expects keys, the arguments of {factory.__name__}, got {options!r}.")
     parameters = inspect.signature(factory).parameters
     free = [name for name in parameters if name not in given and name not in ("parent", "self")]
     for key in options:
-        known_name(f"key in {where}", key, free)
+        known_name(f"key of {where}", key, free)
     missing = [n for n in free if parameters[n].default is inspect.Parameter.empty and n not in options]
     if missing:
         raise ConfigError(f"{where} expects a value for {', '.join(missing)}: set {where}.{missing[0]}.")
@@ -106,17 +114,15 @@ def refused(where: str, function: Callable, *args: Any, **options: Any) -> Any:
     """The function's result; what it refuses is told with the place in the config."""
     try:
         return function(*args, **options)
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        raise ConfigError(f"{where}: {error}") from error
+    except (ValueError, TypeError, OSError) as error:
+        raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
 
 
 def known_name(kind: str, name: str, names: Iterable[str]) -> None:
     """Raises ConfigError with the nearest valid name, unless `name` is one of `names`."""
-    names = sorted(names)
+    names = list(names)
     if name not in names:
-        near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-        advice = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(names)}."
-        raise ConfigError(f"{name!r} is not a valid {kind}: {advice}")
+        raise ConfigError(f"{name!r} is not a {kind}: {_cli.nearest(str(name), names)}")
 
 
 def _plain(value: Any) -> Any:

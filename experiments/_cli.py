@@ -1,10 +1,21 @@
-"""What the binaries share: a wrong flag is one sentence and exit code 2, never a traceback."""
+"""What the binaries share: wrong use is one sentence and exit code 2, never a traceback; signals ask for a save."""
 
+import contextlib
 import difflib
+import logging
+import os
+import re
+import runpy
+import signal
+import socket
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
-from absl import app, flags, logging
+from absl import app, flags
+from absl import logging as absl_logging
 
 WRONG_USE = 2
 
@@ -16,48 +27,116 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
       main: takes the arguments that are no flags; its result is the exit code.
     """
     # Orbax tells every step of every save at the level of information.
-    logging.set_verbosity(logging.WARNING)
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     app.run(main, flags_parser=_parse)
 
 
-def fail(sentence: str) -> None:
+def fail(sentence: str) -> NoReturn:
     """Ends the program with a sentence and the exit code of wrong use."""
     print(f"error: {sentence}", file=sys.stderr)
     sys.exit(WRONG_USE)
 
 
+def nearest(name: str, names: Iterable[str]) -> str:
+    """What to do about a wrong name: the nearest valid one, or all of them."""
+    names = sorted(names)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(names)}."
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[list[int]]:
+    """The numbers of SIGINT and SIGTERM that arrived: the first asks for a save, the second ends the program at once.
+
+    A thread hears them, because the main one runs no Python while a program is compiled or computes.
+
+    Yields:
+      A list that grows by itself.
+    """
+    received: list[int] = []
+    stop = (signal.SIGINT, signal.SIGTERM)
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+
+    def listen() -> None:
+        while numbers := ours.recv(16):
+            for number in filter(stop.__contains__, numbers):
+                if received:
+                    os._exit(128 + number)
+                received.append(number)
+                lead = "\n" if sys.stderr.isatty() else ""
+                print(f"{lead}{signal.Signals(number).name}: saving, a second one ends at once", file=sys.stderr)
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    before_fd = signal.set_wakeup_fd(theirs.fileno())
+    # Without a handler in Python nothing is written to the wakeup file.
+    before = {number: signal.signal(number, lambda number, frame: None) for number in stop}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(before_fd)
+        theirs.close()
+        thread.join()
+        ours.close()
+
+
 def _parse(argv: Sequence[str]) -> list[str]:
+    config = _checked_config(argv)
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
-        fail(f"{str(error).splitlines()[0]} (see --help)")
-    except (AttributeError, KeyError) as error:
-        # ml_collections names the key alone.
-        wrong = str(error.args[0]).split("'")[1] if "'" in str(error.args[0]) else str(error.args[0])
-        keys = _keys(argv)
-        near = difflib.get_close_matches(wrong.split(".")[-1], keys, n=1, cutoff=0.5)
-        advice = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(keys)}." if keys else "see --help."
-        fail(f"{wrong!r} is not a key of the config: {advice}")
-    except (TypeError, ValueError, OSError) as error:
-        fail(str(error).splitlines()[0])
-    raise AssertionError("unreachable: fail() exits")
+        wrong = re.match(r"flag --config\.(\S+?)=(.*?): ", str(error))
+        if wrong is None or config is None:
+            fail(f"{str(error).splitlines()[0].rstrip('.')} (see --help).")
+        kind = type(_at(config, wrong[1].split("."))).__name__
+        fail(f"config.{wrong[1]} expects a value of type {kind}, got {wrong[2]!r}.")
+    except SystemExit:
+        sys.exit(0)  # absl leaves with 1 after --help
 
 
-def _keys(argv: Sequence[str]) -> list[str]:
-    """Every key of the config that was asked for, to find the nearest one."""
-    from ml_collections import ConfigDict, config_flags
-
+def _checked_config(argv: Sequence[str]) -> Any:
+    """The config that the flags name, before ml_collections sees it, which meets a wrong key with a traceback."""
+    value = None
+    for argument, after in zip(argv, [*argv[1:], None], strict=True):
+        if match := re.match(r"--?config(?:=(.*))?$", argument):
+            value = after if match[1] is None else match[1]
+    if not value:
+        return None
+    config = _load(value)
     for argument in argv:
-        if argument.startswith("--config="):
-            values = flags.FlagValues()
-            config_flags.DEFINE_config_file("config", flag_values=values)
-            values([argv[0], argument])
+        if match := re.match(r"--?(?:no)?config\.([^=]+)", argument):
+            path = match[1].split(".")
+            for depth, part in enumerate(path):
+                section, name = _at(config, path[:depth]), part.split("[")[0]
+                where = ".".join(["config", *path[:depth]])
+                if not hasattr(section, "keys"):
+                    fail(f"{where} is {section!r} and has no key {name!r}.")
+                if name not in section:
+                    fail(f"{name!r} is not a key of {where}: {nearest(name, section.keys())}")
+    return config
 
-            def walk(section):
-                for key in section:
-                    yield key
-                    if isinstance(section[key], ConfigDict):
-                        yield from walk(section[key])
 
-            return list(dict.fromkeys(walk(values.config)))
-    return []
+def _load(value: str) -> Any:
+    """What `get_config` of a config file returns; after a colon comes its argument."""
+    path, *argument = value.split(":", 1)
+    file = Path(path)
+    if not file.is_file():
+        others = [str(other) for other in file.parent.glob("*.py") if other.name != "__init__.py"]
+        fail(f"the config file {path} does not exist: {nearest(path, others) if others else 'see configs/.'}")
+    get_config = runpy.run_path(path).get("get_config")
+    if get_config is None:
+        fail(f"the config file {path} has no function get_config(arg).")
+    try:
+        return get_config(*argument)
+    except ValueError as error:
+        fail(f"{value}: {error}")
+
+
+def _at(config: Any, path: Sequence[str]) -> Any:
+    for part in path:
+        config = config[part.split("[")[0]]
+    return config

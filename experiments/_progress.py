@@ -1,8 +1,11 @@
-"""What a run tells while it runs: a line on the terminal, lines in metrics.jsonl, TensorBoard events."""
+"""What a run tells while it runs: lines on the terminal, lines in metrics.jsonl, TensorBoard events."""
 
+import datetime
 import json
+import shutil
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,89 +19,114 @@ class Log:
         from tensorboardX import SummaryWriter
 
         path = workdir / "metrics.jsonl"
-        kept = [line for line in _lines(path) if line["step"] <= step]
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        if path.exists():
+            write_whole(path, "".join(line + "\n" for line in _lines_until(path, step)))
         self._file = path.open("a")
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1 if step else None)
+        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
-    def train(self, step: int, experience: int, record: dict[str, list[float]], seconds: float) -> None:
+    def train(self, step: int, experience: int, record: Mapping[str, Sequence[float]], seconds: float) -> None:
         """The mean record of the steps since the last call, a value for each seed."""
         self._line({"kind": "train", "step": step, "experience": experience, **record, "seconds": seconds})
         for name, values in record.items():
             self._events.add_scalar(f"train/{name}", float(np.mean(values)), step)
 
-    def eval(self, step: int, experience: int, metrics: dict[str, list[list[float]]], split: str = "test") -> None:
-        """The metrics on each experience of a split, `[E]` for each seed."""
-        self._line({"kind": "eval", "step": step, "experience": experience, "split": split, **metrics})
+    def eval(self, step: int, experience: int, metrics: Mapping[str, Sequence[Sequence[float]]]) -> None:
+        """The metrics on each test experience, `[E]` for each seed."""
+        self._line({"kind": "eval", "step": step, "experience": experience, "split": "test", **metrics})
         for name, values in metrics.items():
             for j, value in enumerate(np.mean(values, axis=0)):
-                self._events.add_scalar(f"{split}/{name}/experience_{j}", float(value), step)
+                self._events.add_scalar(f"test/{name}/experience_{j}", float(value), step)
+
+    def flush(self) -> None:
+        """Bring everything to the disk, so that a checkpoint is never ahead of what is told of the steps before it."""
+        self._file.flush()
+        self._events.flush()
 
     def close(self) -> None:
         """Write out what is left."""
         self._file.close()
         self._events.close()
 
-    def _line(self, content: dict[str, Any]) -> None:
+    def _line(self, content: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(content) + "\n")
         self._file.flush()
 
 
 class Bar:
-    """One line with rate and remaining time: rewritten in a terminal, now and then a new one in a log file."""
+    """How far a run is: one line rewritten in a terminal, a new line every ten seconds in a log file."""
 
-    def __init__(self, name: str, total: int, done: int):
-        self._name, self._total, self._first = name, total, done
-        self._began = self._shown = time.monotonic()
+    def __init__(self, name: str, total: int, done: int, *, quiet: bool = False):
+        self._name, self._total, self._quiet = name, total, quiet
+        self._origin: tuple[float, int] | None = None
+        self._shown, self._experience, self._open = time.monotonic(), 0, False
         self._terminal = sys.stdout.isatty()
 
-    def update(self, done: int, experience: int, record: dict[str, list[float]]) -> None:
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        print(f"{chr(10) if self._open else ''}{self._name}: {text}", flush=True)
+        self._open = False
+
+    def update(self, done: int, experience: int, record: Mapping[str, Sequence[float]]) -> None:
         """Show where the run is."""
         now = time.monotonic()
-        if not self._terminal and now - self._shown < 10 and done < self._total:
+        if self._origin is None:
+            # The first chunk was compiled while it ran and says nothing about the rate.
+            self._origin = now, done
+        if self._quiet or not self._terminal and now - self._shown < 10:
             return
         self._shown = now
-        rate = (done - self._first) / max(now - self._began, 1e-9)
-        left = (self._total - done) / max(rate, 1e-9)
-        loss = float(np.mean(record["loss"]))
         line = (
-            f"{self._name}: step {done}/{self._total}, experience {experience}, loss {loss:.3f}, "
-            f"{rate:.0f} steps/s, {left:.0f} s left"
+            f"{self._name}: {done / self._total:4.0%}  step {done}/{self._total}  experience {experience + 1}  "
+            f"loss {float(np.mean(record['loss'])):.4f}"
         )
-        print(f"\r{line:<100}" if self._terminal else line, end="" if self._terminal else "\n", flush=True)
-
-    def close(self, word: str) -> None:
-        """End the line."""
-        print(f"{chr(10) if self._terminal else ''}{self._name}: {word}", flush=True)
+        began, first = self._origin
+        if done > first:
+            rate = (done - first) / max(now - began, 1e-9)
+            left = datetime.timedelta(seconds=round((self._total - done) / rate))
+            line += f"  {rate:.4g} steps/s  {left} left"
+        if self._terminal:
+            # Over the last line, and not into the next one.
+            print(f"\r{line[: shutil.get_terminal_size().columns - 1]}\033[K", end="", flush=True)
+            self._open = True
+        else:
+            print(line, flush=True)
 
 
 class Pace:
-    """The length of a chunk that takes about `seconds`: a few steps at first, then by the rate seen."""
+    """The length of a chunk that takes about `seconds`: one step at first, then by the rate seen."""
 
     def __init__(self, seconds: float):
-        self._seconds, self._rate = seconds, None
-        self._last: tuple[float, int] | None = None
+        self._seconds, self._rate, self._chunks = seconds, 0.0, 0
+        self._length, self._began = 1, 0.0
 
     def steps(self) -> int:
-        """The length of the next chunk."""
-        return 10 if self._rate is None else max(1, int(self._rate * self._seconds))
+        """The length of the next chunk, which begins now."""
+        self._began = time.monotonic()
+        self._length = max(1, int(self._rate * self._seconds))
+        return self._length
 
-    def tick(self, done: int) -> None:
-        """A chunk is over."""
-        now = time.monotonic()
-        if self._last is not None and done > self._last[1]:
-            # The first chunk is compiled while it runs and says nothing.
-            self._rate = (done - self._last[1]) / max(now - self._last[0], 1e-6)
-        self._last = (now, done)
+    def tick(self, steps: int) -> None:
+        """A chunk of so many steps is over."""
+        self._chunks += 1
+        # The first chunk was compiled while it ran, and a cut one holds the end of an experience.
+        if self._chunks > 1 and steps == self._length:
+            self._rate = steps / max(time.monotonic() - self._began, 1e-6)
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    lines = []
-    for text in path.read_text().splitlines():
+def write_whole(path: Path, text: str) -> None:
+    """In one piece: a reader never sees half a file, whenever the writer is killed."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    part.replace(path)
+
+
+def _lines_until(path: Path, step: int) -> list[str]:
+    """The lines of a file of records up to a step; what is no record is the last line of a killed run."""
+    kept = []
+    for line in path.read_text(errors="replace").splitlines():
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue  # the last line of a killed run
-    return lines
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, TypeError, KeyError):
+            continue
+    return kept

@@ -13,10 +13,9 @@ Look at one run or many with: python -m experiments.report --workdir=runs
 import contextlib
 import json
 import shlex
-import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,23 +23,29 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-from absl import flags
+from absl import flags, logging
 from ml_collections import config_flags
 
 import ctrain_jax
 from ctrain_jax import core
-from ctrain_jax.core import open_checkpoints
 from experiments import _build, _cli, _progress, _results
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, and keys to change: --config.epochs=2.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made where it is missing, resumed where it exists.")
 _SEEDS = flags.DEFINE_integer("seeds", 1, "How many seeds to run, from config.seed on.", lower_bound=1)
 _SAVE_SECONDS = flags.DEFINE_float("save_seconds", 60.0, "Most seconds between two checkpoints.", lower_bound=0.0)
+_QUIET = flags.DEFINE_bool("quiet", False, "One line when the run starts and one when it ends, no table.")
 _CHUNK_SECONDS = 1.0
 
 
 def train(
-    config: ml_collections.ConfigDict, workdir: Path, num_seeds: int = 1, *, save_seconds: float = 60.0
+    config: ml_collections.ConfigDict,
+    workdir: str | Path,
+    num_seeds: int = 1,
+    *,
+    save_seconds: float = 60.0,
+    quiet: bool = False,
+    received: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Run a config, or what is left of it, and write everything down.
 
@@ -49,76 +54,99 @@ def train(
       workdir: the folder of the run.
       num_seeds: seeds `config.seed, config.seed + 1, ...`, in one program.
       save_seconds: most seconds between two checkpoints.
+      quiet: tell the start and the end only.
+      received: numbers of signals; when it is no longer empty, the run saves after its chunk and stops.
 
     Returns:
-      What `result.json` holds; `finished` is False after a signal.
+      What `result.json` holds; `finished` says whether the run came to its end.
 
     Raises:
-      ConfigError: something wrong in the config, or a workdir that holds a run of another one.
+      ConfigError: something wrong in the config, a workdir that holds a run of another one, or one whose checkpoints
+        are all damaged.
     """
-    learner = _build.build(config)
-    workdir.mkdir(parents=True, exist_ok=True)
+    workdir = Path(workdir)
     seeds = [config.seed + k for k in range(num_seeds)]
-    _claim(workdir, {"config": _plain(config), "seeds": seeds})
-    checkpoints = open_checkpoints(workdir / "checkpoints")
-    data = core.to_device(learner.stream)
-    state = core.start(learner, seeds)
+    claim = {"config": _plain(config), "seeds": seeds, "versions": _versions()}
+    if _is_claimed(workdir, claim) and (result := _finished(workdir)):
+        bar = _progress.Bar(config.name, result["steps"], result["steps"])
+        bar.say(f"finished before, {_final(result)}")
+        return result
+    learner = _build.build(config)
+    state = _build.refused("config", core.start, learner, seeds)
+    _build.refused("--workdir", workdir.mkdir, parents=True, exist_ok=True)
+    if not (workdir / "config.json").exists():
+        _write(workdir / "config.json", claim)
 
-    restored = checkpoints.restore(state)
-    if restored is None:
-        baseline = _lists(core.evaluate(learner, state, data, 0))
-        history = {"baseline": baseline, "rows": [], "seconds": 0.0}
-    else:
-        state, history = restored.state, restored.extra
-        for step, why in restored.damaged.items():
-            print(f"checkpoint {step} is damaged ({why}); the one before is used")
-        print(f"resumed at step {restored.step} from {workdir}")
-    done = _steps_done(state)
-    log = _progress.Log(workdir, done)
-    bar = _progress.Bar(config.name, sum(learner.spec.steps), done)
-    began, saved = time.monotonic() - history["seconds"], time.monotonic()
-    pace = _progress.Pace(_CHUNK_SECONDS)
-    stopped = None
-    with _signals() as received:
-        for event in core.iterate(learner, data, state, chunk_steps=pace.steps):
-            state, record = event.state, _lists(event.record)
-            done = _steps_done(state)
-            history["seconds"] = time.monotonic() - began
-            pace.tick(done)
-            log.train(done, event.experience, record, history["seconds"])
-            if event.metrics is not None:
-                history["rows"].append(_lists(event.metrics))
-                log.eval(done, event.experience, history["rows"][-1])
-            bar.update(done, event.experience, record)
-            if event.metrics is not None or received or time.monotonic() - saved > save_seconds:
-                checkpoints.save(done, state, history)
-                saved = time.monotonic()
-            if received:
-                stopped = received[0]
-                break
-    checkpoints.close()
-    log.close()
+    data = core.to_device(learner.stream)
+    total = sum(learner.spec.steps)
+    with contextlib.closing(core.open_checkpoints(workdir / "checkpoints")) as checkpoints:
+        restored = _build.refused("--workdir", checkpoints.restore, state)
+        if restored is None:
+            history = {"baseline": _lists(core.evaluate(learner, state, data, 0)), "rows": [], "seconds": 0.0}
+        else:
+            state, history = restored.state, restored.extra
+        done = _steps_done(state)
+        bar = _progress.Bar(config.name, total, done, quiet=quiet)
+        where = f"resumed at step {done} of {total}" if restored else f"{total} steps"
+        bar.say(f"{where}, {len(seeds)} seed{'s' * (len(seeds) > 1)}, in {workdir}")
+        with contextlib.closing(_progress.Log(workdir, done)) as log:
+            pace = _progress.Pace(_CHUNK_SECONDS)
+            events = core.iterate(learner, data, state, chunk_steps=pace.steps)
+            began, saved = time.monotonic() - history["seconds"], time.monotonic()
+            stop = bool(received)
+            while not stop and (event := next(events, None)) is not None:
+                state, record, before = event.state, _lists(event.record), done
+                done = _steps_done(state)
+                pace.tick(done - before)
+                if event.metrics is not None:
+                    history["rows"].append(_lists(event.metrics))
+                history["seconds"] = time.monotonic() - began
+                log.train(done, event.experience, record, history["seconds"])
+                if event.metrics is not None:
+                    log.eval(done, event.experience, history["rows"][-1])
+                bar.update(done, event.experience, record)
+                # Looked at once: a signal that comes after this line is seen after the next chunk.
+                stop = bool(received)
+                if stop or event.metrics is not None or time.monotonic() - saved >= save_seconds:
+                    log.flush()
+                    checkpoints.save(done, state, history)
+                    saved = time.monotonic()
+                    if done < total:
+                        _write(workdir / "result.json", _result(config, learner, seeds, history, done))
+    # Only now is everything on the disk, and a run may be called finished.
     result = _result(config, learner, seeds, history, done)
     _write(workdir / "result.json", result)
-    bar.close(f"stopped by {signal.Signals(stopped).name}, saved at step {done}" if stopped else "done")
-    return {**result, "signal": stopped}
+    if result["finished"]:
+        bar.say(f"done in {history['seconds']:.1f} s, {_final(result)}")
+    else:
+        bar.say(f"stopped at step {done} of {total}, the same command goes on from there")
+    return result
 
 
 def main(argv: Sequence[str]) -> int:
     """The binary."""
     if len(argv) > 1:
-        _cli.fail(f"unknown argument {argv[1]!r}: flags start with two dashes (see --help)")
+        _cli.fail(f"unknown argument {argv[1]!r}: flags start with two dashes (see --help).")
     if _CONFIG.value is None or _WORKDIR.value is None:
         _cli.fail(
-            "--config=FILE and --workdir=DIR are needed, for example --config=configs/continual/er.py (see --help)"
+            "--config=FILE and --workdir=DIR are needed, as in --config=configs/continual/er.py --workdir=runs/er."
         )
     _use_cache()
-    try:
-        result = train(_CONFIG.value, Path(_WORKDIR.value), _SEEDS.value, save_seconds=_SAVE_SECONDS.value)
-    except (_build.ConfigError, core.DamagedCheckpoint) as error:
-        _cli.fail(str(error))
-    print(_results.summary_table([result]))
-    return 0 if result["signal"] is None else 128 + result["signal"]
+    with _cli.signals() as received:
+        try:
+            result = train(
+                _CONFIG.value,
+                _WORKDIR.value,
+                _SEEDS.value,
+                save_seconds=_SAVE_SECONDS.value,
+                quiet=_QUIET.value,
+                received=received,
+            )
+        except _build.ConfigError as error:
+            _cli.fail(str(error))
+    if not _QUIET.value:
+        print(_results.summary_table([result]))
+    return 0 if result["finished"] else 128 + received[0]
 
 
 def _result(
@@ -126,16 +154,15 @@ def _result(
 ) -> dict[str, Any]:
     name = next(iter(history["baseline"]))
     total = learner.spec.num_experiences
-    finished = len(history["rows"]) == total
     matrices = [[None] * total for _ in seeds]
     for t, row in enumerate(history["rows"]):
         for s, values in enumerate(row[name]):
             matrices[s][t] = values
-    source = learner.stream.source.name
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    num_tests = len(learner.stream.experiences["test"].size)
+    stream = f"{config.scenario.name}({learner.stream.source.name}, {num_tests})"
     return {
         "name": config.name,
-        "stream": f"{learner.stream.name}({source}, {total})",
+        "stream": stream if config.arrival == "incremental" else f"{config.arrival}({stream})",
         "method": " + ".join(config.methods) or "naive",
         "model": config.model.name,
         "metric": name,
@@ -145,32 +172,60 @@ def _result(
         "seconds": history["seconds"],
         "steps": done,
         "steps_per_second": done * len(seeds) / max(history["seconds"], 1e-9),
-        "finished": finished,
+        "finished": len(history["rows"]) == total,
         "experiences": total,
         "config": _plain(config),
-        "versions": {"python": sys.version.split()[0], "ctrain_jax": ctrain_jax.__version__}
-        | {package: version(package) for package in packages},
-        "command": "python -m experiments.continual " + shlex.join(sys.argv[1:]),
+        "versions": _versions(),
+        "command": shlex.join(["python", *sys.orig_argv[1:]]),
         "device": jax.devices()[0].device_kind,
     }
 
 
-def _claim(workdir: Path, wanted: dict[str, Any]) -> None:
-    """Write the config of the run, or refuse a workdir that holds another one."""
+def _final(result: dict[str, Any]) -> str:
+    return f"final {result['metric']} {_results.score_text(_results.scores(result)['final_accuracy'])}"
+
+
+def _is_claimed(workdir: Path, claim: dict[str, Any]) -> bool:
+    """Whether a run of this config began in the workdir; one of another config is refused."""
     path = workdir / "config.json"
-    wanted = json.loads(json.dumps(wanted))
     if not path.exists():
-        _write(path, wanted)
-        return
-    there = _flat(json.loads(path.read_text()))
-    here = _flat(wanted)
+        return False
+    try:
+        before = json.loads(path.read_text())
+        there, here = (_flat({key: run[key] for key in ("config", "seeds")}) for run in (before, claim))
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise _build.ConfigError(f"{path} cannot be read ({error}): use another --workdir.") from error
     differ = [
-        f"{k} {there.get(k)!r} -> {here.get(k)!r}" for k in sorted({*there, *here}) if there.get(k) != here.get(k)
+        f"{key} {there.get(key)!r} -> {here.get(key)!r}"
+        for key in sorted({*there, *here})
+        if there.get(key) != here.get(key)
     ]
     if differ:
         raise _build.ConfigError(
             f"{workdir} holds a run of another config ({', '.join(differ)}): use another --workdir, or the same config."
         )
+    old, new = before.get("versions", {}), claim["versions"]
+    changed = [f"{name} {old.get(name)} -> {new[name]}" for name in new if old.get(name) != new[name]]
+    if changed and not _finished(workdir):
+        logging.warning(
+            "%s began with other versions (%s): its bits may differ from here on", workdir, ", ".join(changed)
+        )
+    return True
+
+
+def _finished(workdir: Path) -> dict[str, Any] | None:
+    """The result of a run that came to its end."""
+    try:
+        result = json.loads((workdir / "result.json").read_text())
+        return result if result["finished"] else None
+    except (ValueError, TypeError, KeyError, OSError):
+        return None  # it is made again from the checkpoint
+
+
+def _versions() -> dict[str, str]:
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    own = {"python": sys.version.split()[0], "ctrain_jax": ctrain_jax.__version__}
+    return own | {package: version(package) for package in packages}
 
 
 def _flat(tree: Any, path: str = "") -> dict[str, Any]:
@@ -180,10 +235,10 @@ def _flat(tree: Any, path: str = "") -> dict[str, Any]:
 
 
 def _plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    return json.loads(json.dumps(config.to_dict()))
+    return json.loads(_build.refused("config", json.dumps, config.to_dict()))
 
 
-def _lists(record: Any) -> Any:
+def _lists(record: Any) -> dict[str, Any]:
     return {name: np.asarray(value).astype(float).tolist() for name, value in record.items()}
 
 
@@ -192,34 +247,14 @@ def _steps_done(state: core.TrainState) -> int:
 
 
 def _write(path: Path, content: Any) -> None:
-    """In one piece: a reader never sees half a file."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1))
-    part.replace(path)
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-    """The signals that arrived; the first asks for a save, the second ends the program at once."""
-    received: list[int] = []
-
-    def handle(number: int, frame: Any) -> None:
-        received.append(number)
-        signal.signal(number, signal.SIG_DFL)
-        print(f"\n{signal.Signals(number).name}: saving, a second one ends at once", file=sys.stderr, flush=True)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    _progress.write_whole(path, json.dumps(content, indent=1))
 
 
 def _use_cache() -> None:
-    """Programs compiled by an earlier run are read back."""
-    cache = Path.home() / ".cache" / "ctrain_jax" / "xla"
-    jax.config.update("jax_compilation_cache_dir", str(cache))
+    """Programs compiled by an earlier run are read back, from `$JAX_COMPILATION_CACHE_DIR` or the home folder."""
+    if not jax.config.jax_compilation_cache_dir:
+        cache = Path.home() / ".cache" / "ctrain_jax" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 

@@ -1,7 +1,8 @@
-"""Checkpoints by Orbax, with a checksum for every leaf.
+"""Checkpoints by Orbax, with a checksum for every leaf and for every file.
 
-Orbax writes atomically but restores damaged arrays without a word, so each checkpoint carries a manifest of checksums
-that is verified on restore; a step that does not match is named, and the newest good one is used.
+Orbax writes atomically but restores damaged arrays without a word. So each checkpoint carries a manifest with a
+checksum of every leaf, and a seal with a checksum of every file. Both are verified on restore; a step that does not
+match is named, and the newest good one is used.
 """
 
 import json
@@ -18,6 +19,7 @@ import numpy as np
 from ctrain_jax.core._base import PyTree
 
 _log = logging.getLogger("ctrain_jax")
+_SEAL = "seal.json"
 
 
 class Checkpoints(NamedTuple):
@@ -43,17 +45,22 @@ class DamagedCheckpoint(ValueError):
 
 
 def open_checkpoints(directory: str | Path, *, keep: int = 3) -> Checkpoints:
-    """Open a directory of checkpoints, made where it is missing.
+    """Open a directory of checkpoints, made where it is missing. One process at a time may have it open.
 
-    Any pytree of arrays can be saved: typed keys, arrays of size zero and numpy or Python scalars too.
+    Any pytree of numbers can be saved: jax and numpy arrays, typed keys, arrays of size zero, numpy and Python scalars.
+    What was given to `save` may be donated or overwritten as soon as it returns. Saving the newest step again replaces
+    it; a step that `restore` passed over as damaged is deleted by the next save.
 
     Args:
       directory: absolute or relative path.
       keep: how many checkpoints stay on disk, the newest ones.
 
     Returns:
-      The functions of the directory; see `Checkpoints`. `restore` raises `DamagedCheckpoint` when checkpoints exist and
-      none is whole, and `ValueError` when one is whole but does not fit the target (changed code or config).
+      The functions of the directory; see `Checkpoints`. A target of `restore` holds arrays, or
+      `jax.ShapeDtypeStruct` in their place; jax arrays come back on the target's devices, numpy arrays and Python
+      numbers as such. `save` raises `ValueError` for a leaf that is no number, and for a step older than the newest
+      one. `restore` raises `DamagedCheckpoint` when checkpoints exist and none is whole, and `ValueError` when one is
+      whole but does not fit the target (changed code or config).
 
     Raises:
       ValueError: `keep` below 1.
@@ -63,54 +70,95 @@ def open_checkpoints(directory: str | Path, *, keep: int = 3) -> Checkpoints:
     import orbax.checkpoint as ocp
 
     directory = Path(directory).absolute()
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+    damaged: dict[int, str] = {}
+    saving = [0]
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep,
+        create=True,
+        cleanup_tmp_directories=True,
+        async_options=ocp.AsyncOptions(post_finalization_callback=lambda: _seal(directory, saving[0])),
+    )
     manager = ocp.CheckpointManager(directory, options=options)
 
     def save(step: int, state: PyTree, extra: Any = None) -> None:
+        manager.wait_until_finished()
+        newer = [other for other in manager.all_steps() if other > step and other not in damaged]
+        if newer:
+            raise ValueError(
+                f"The checkpoints in {directory} go up to step {max(newer)}, got step {step} to save: restore first, "
+                "or use another directory."
+            )
         leaves, described = _flatten(state)
-        body = {"leaves": described, "extra": extra, "versions": _versions()}
-        manifest = {"body": body, "checksum": _crc(json.dumps(body, sort_keys=True).encode())}
-        if step in manager.all_steps():
-            # A run that passed over a damaged step reaches it again.
-            manager.delete(step)
+        # What is read back is what was summed: JSON turns keys of dicts into strings and tuples into lists.
+        body = json.loads(json.dumps({"leaves": described, "extra": extra, "versions": _versions()}))
+        manifest = {"body": body, "checksum": _crc(_canonical(body))}
+        for other in manager.all_steps():
+            if other == step or other in damaged:
+                manager.delete(other)
+                damaged.pop(other, None)
+        saving[0] = step
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(leaves), manifest=ocp.args.JsonSave(manifest))
-        manager.save(step, args=arguments)
+        manager.save(step, args=arguments, force=True)
 
-    def load(step: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def load(step: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        _check_files(directory / str(step))
         arguments = ocp.args.Composite(state=ocp.args.StandardRestore(), manifest=ocp.args.JsonRestore())
         read: Any = manager.restore(step, args=arguments)
-        return {name: np.asarray(x) for name, x in read["state"].items()}, read["manifest"]
+        return _verified({name: np.asarray(x) for name, x in read["state"].items()}, read["manifest"])
 
     def restore(target: PyTree) -> Restored | None:
         manager.wait_until_finished()
-        damaged: dict[int, str] = {}
+        damaged.clear()
         for step in sorted(manager.all_steps(), reverse=True):
             try:
-                body, leaves = _verified(*load(step))
+                body, leaves = load(step)
             except Exception as error:  # whatever a damaged file makes of the reader
-                damaged[step] = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+                damaged[step] = _line(error)
                 _log.warning("checkpoint %d in %s is damaged and is passed over: %s", step, directory, damaged[step])
                 continue
-            return Restored(step, _unflatten(target, leaves, body["leaves"]), body["extra"], damaged)
+            return Restored(step, _unflatten(target, leaves, body["leaves"]), body["extra"], dict(damaged))
         if damaged:
             named = "; ".join(f"step {step}: {why}" for step, why in damaged.items())
             raise DamagedCheckpoint(f"No checkpoint in {directory} is whole ({named}): start in another directory.")
         return None
 
     def close() -> None:
-        manager.wait_until_finished()
-        manager.close()
+        try:
+            manager.wait_until_finished()
+        finally:
+            manager.close()
 
     return Checkpoints(save, restore, lambda: sorted(manager.all_steps()), close)
+
+
+def _seal(directory: Path, step: int) -> None:
+    """Write the checksums of the files of a checkpoint, in the moment before Orbax renames its folder for good."""
+    for folder in directory.glob(f"{step}.orbax-checkpoint-tmp*"):
+        # Those beside the folders of the items are Orbax's own notes and change once more.
+        files = [file for file in folder.glob("*/**/*") if file.is_file()]
+        sums = {file.relative_to(folder).as_posix(): _file_crc(file) for file in files}
+        (folder / _SEAL).write_text(json.dumps(sums))
+
+
+def _check_files(folder: Path) -> None:
+    """Look at every file before Orbax does, whose readers leave threads and tracebacks behind where one is damaged."""
+    if not (folder / _SEAL).is_file():
+        return  # the checksums of the leaves remain
+    for name, checksum in json.loads((folder / _SEAL).read_text()).items():
+        if not (folder / name).is_file():
+            raise DamagedCheckpoint(f"{name} is missing")
+        if _file_crc(folder / name) != checksum:
+            raise DamagedCheckpoint(f"{name} does not match its checksum")
 
 
 def _flatten(state: PyTree) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
     leaves: dict[str, np.ndarray] = {}
     described: dict[str, dict[str, Any]] = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        name = _name(path)
+    for name, leaf in _named(state).items():
         key = _key_name(leaf)
         array = np.asarray(jax.random.key_data(leaf) if key else leaf)
+        if array.dtype.kind in "OSUMm":
+            raise ValueError(f"A checkpoint expects numbers, got {type(leaf).__name__} at {name}: put it in extra.")
         described[name] = {"shape": list(array.shape), "dtype": array.dtype.name, "key": key, "checksum": _crc(array)}
         if array.size:  # Orbax refuses arrays of size zero; their shape is all there is to know
             leaves[name] = array
@@ -120,7 +168,7 @@ def _flatten(state: PyTree) -> tuple[dict[str, np.ndarray], dict[str, dict[str, 
 
 def _verified(leaves: dict[str, np.ndarray], manifest: dict[str, Any]) -> tuple[dict, dict[str, np.ndarray]]:
     body = manifest["body"]
-    if _crc(json.dumps(body, sort_keys=True).encode()) != manifest["checksum"]:
+    if _crc(_canonical(body)) != manifest["checksum"]:
         raise DamagedCheckpoint("its manifest does not match its checksum")
     whole = {}
     for name, what in body["leaves"].items():
@@ -133,49 +181,76 @@ def _verified(leaves: dict[str, np.ndarray], manifest: dict[str, Any]) -> tuple[
 
 
 def _unflatten(target: PyTree, leaves: dict[str, np.ndarray], described: dict[str, Any]) -> PyTree:
-    paths, tree = jax.tree_util.tree_flatten_with_path(target)
-    wanted = {_name(path): leaf for path, leaf in paths}
+    wanted = _named(target)
     problems = [f"{name} is missing in the checkpoint" for name in wanted if name not in leaves]
     problems += [f"{name} is in the checkpoint only" for name in leaves if name not in wanted]
     for name, leaf in wanted.items():
         if name in leaves:
             key = _key_name(leaf)
-            expected = jax.eval_shape(jax.random.key_data, leaf) if key else jnp.asarray(leaf)
-            got = leaves[name]
-            if expected.shape != got.shape or expected.dtype != got.dtype or described[name]["key"] != key:
+            here = jax.eval_shape(jax.random.key_data, leaf) if key else leaf if _is_array(leaf) else np.asarray(leaf)
+            there = leaves[name]
+            if here.shape != there.shape or here.dtype != there.dtype or described[name]["key"] != key:
                 problems.append(
-                    f"{name} is {described[name]['key'] or got.dtype}{list(got.shape)} in the checkpoint and "
-                    f"{key or expected.dtype}{list(expected.shape)} here"
+                    f"{name} is {described[name]['key'] or there.dtype}{list(there.shape)} in the checkpoint and "
+                    f"{key or here.dtype}{list(here.shape)} here"
                 )
     if problems:
+        more = f"; and {len(problems) - 20} more" if len(problems) > 20 else ""
         raise ValueError(
-            f"The checkpoint does not fit the learner ({'; '.join(problems[:20])}): "
+            f"The checkpoint does not fit the learner ({'; '.join(problems[:20])}{more}): "
             "use the config that it was made with, or another directory."
         )
-
-    def place(name: str, leaf: Any) -> Any:
-        array = leaves[name]
-        value = jnp.asarray(array)
-        if _key_name(leaf):
-            value = jax.random.wrap_key_data(value, impl=_key_name(leaf))
-        return jax.device_put(value, leaf.sharding) if isinstance(leaf, jax.Array) else value
-
-    return jax.tree.unflatten(tree, [place(name, leaf) for name, leaf in wanted.items()])
+    return jax.tree.unflatten(jax.tree.structure(target), [_like(leaf, leaves[name]) for name, leaf in wanted.items()])
 
 
-def _name(path: tuple) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".") or "state"
+def _like(leaf: Any, array: np.ndarray) -> Any:
+    """An array as the kind of thing that the target holds."""
+    if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
+        key = _key_name(leaf)
+        value = jax.random.wrap_key_data(jnp.asarray(array), impl=key) if key else jnp.asarray(array)
+        return value if leaf.sharding is None else jax.device_put(value, leaf.sharding)
+    return array if isinstance(leaf, np.ndarray) else array[()] if isinstance(leaf, np.generic) else array.item()
+
+
+def _named(tree: PyTree) -> dict[str, Any]:
+    """The leaves by their paths, `params.dense.kernel`; with brackets and quotes where keys with dots need them."""
+    paths = jax.tree_util.tree_leaves_with_path(tree)
+    short = [jax.tree_util.keystr(path, simple=True, separator=".") or "state" for path, _ in paths]
+    names = short if len(set(short)) == len(short) else [jax.tree_util.keystr(path) for path, _ in paths]
+    return {name: leaf for name, (_, leaf) in zip(names, paths, strict=True)}
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | jax.ShapeDtypeStruct | np.ndarray | np.generic)
 
 
 def _key_name(leaf: Any) -> str | None:
-    dtype = getattr(leaf, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+    if not _is_array(leaf) or not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return None
-    return str(jax.random.key_impl(leaf))
+    names: list[str] = []
+    jax.eval_shape(lambda key: names.append(str(jax.random.key_impl(key))), leaf)  # a ShapeDtypeStruct has none itself
+    return names[0]
 
 
 def _crc(data: Any) -> int:
     return zlib.crc32(np.ascontiguousarray(data).view(np.uint8).data if isinstance(data, np.ndarray) else data)
+
+
+def _file_crc(file: Path) -> int:
+    checksum = 0
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
+def _canonical(body: Any) -> bytes:
+    return json.dumps(body, sort_keys=True).encode()
+
+
+def _line(error: Exception) -> str:
+    text = str(error) if isinstance(error, DamagedCheckpoint) else f"{type(error).__name__} {error}"
+    return text.splitlines()[0].strip()[:200]
 
 
 def _versions() -> dict[str, str]:

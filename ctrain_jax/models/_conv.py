@@ -98,6 +98,7 @@ class Conv(nn.Module):
         bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype) if self.use_bias else None
         inputs, kernel, bias = promote_dtype(inputs, kernel, bias, dtype=self.dtype)
 
+        # `jax.lax.platform_dependent` would trace both programs, for a third more tracing time and the same step.
         if jax.default_backend() != "cpu":
             outputs = jax.lax.conv_general_dilated(
                 inputs,

@@ -38,8 +38,9 @@ class ResNet18(nn.Module):
     Example:
         >>> import jax, jax.numpy as jnp
         >>> model = ResNet18(num_classes=10, width=2)
-        >>> variables = model.init(jax.random.key(0), jnp.ones((1, 32, 32, 3)))
-        >>> outputs, state = model.apply(variables, jnp.ones((5, 32, 32, 3)), train=True, mutable=["batch_stats"])
+        >>> images = jnp.ones((5, 12, 12, 3))
+        >>> variables = jax.eval_shape(model.init, jax.random.key(0), images)  # shapes alone: nothing is computed
+        >>> outputs = jax.eval_shape(model.apply, variables, images)
         >>> outputs.logits.shape, outputs.features.shape
         ((5, 10), (5, 16))
     """

@@ -15,19 +15,14 @@ network, and entries of the same parameter are added before squaring. A paramete
 embedding look-up, inside `lax.scan`) costs a pass of `vmap(grad)` over the examples, for such parameters alone.
 """
 
-import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend import core as jex
 
 from ctrain_jax.ops._checks import check_choice, check_positive
-
-_INLINED = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2")
-_ELEMENTWISE = ("add", "add_any", "sub", "mul", "div", "max", "min")
-_RESHAPES = ("reshape", "squeeze", "transpose", "convert_element_type", "copy", "copy_p", "broadcast_in_dim")
+from ctrain_jax.ops._entries import Entry, Plan, chain_of, known_values, make_plan, padded, run
 
 
 def fisher_diagonal(
@@ -50,7 +45,7 @@ def fisher_diagonal(
 
     Args:
         forward: `(params, inputs) -> logits [B, C]`, for any `B`; deterministic, and row `n` of the result depends on
-            row `n` of `inputs` alone (BatchNorm in evaluation mode).
+            row `n` of `inputs` alone (BatchNorm in evaluation mode). It is traced twice.
         params: pytree of floats.
         inputs: pytree of `[B, ...]`.
         rng: a key; `"sampled"` draws the labels as `jax.random.categorical(rng, logits)`.
@@ -83,15 +78,15 @@ def fisher_diagonal(
         raise ValueError('mode="empirical" needs labels [B], got None: pass labels=, or choose "sampled" or "exact".')
     leaves, treedef = jax.tree.flatten(params)
     batch = jax.tree.leaves(inputs)[0].shape[0]
-    plan = _plan(forward, params, inputs, batch)
+    plan = make_plan(forward, params, inputs, batch)
 
-    known = _constants_and(plan, leaves)
-    _run(plan, plan.static, known)
+    known = known_values(plan, leaves)
+    run(plan, plan.static, known, {})
     taps = {k: jnp.zeros(entry.tap.shape, entry.tap.dtype) for k, entry in plan.entries.items()}
 
     def tapped(taps):
         values = known | dict(zip(plan.program.inputs, jax.tree.leaves(inputs), strict=True))
-        read = _run(plan, plan.dynamic, values, taps)
+        read = run(plan, plan.dynamic, values, taps)
         return values[plan.program.logits], read
 
     logits, backward, read = jax.vjp(tapped, taps, has_aux=True)
@@ -105,13 +100,13 @@ def fisher_diagonal(
 
     held = {k: read[k] for k in plan.shared if k in read}
     upstream = [leaves[i] for i in plan.indirect]
-    indirect = jax.vjp(lambda upstream: _upstream(plan, leaves, upstream), upstream)[1] if upstream else None
+    indirect = jax.vjp(lambda upstream: _upstream(plan, leaves, upstream), upstream)[1]
 
     def squares(score: jax.Array, factor: jax.Array) -> tuple[dict[int, jax.Array], list[jax.Array]]:
         (slopes,) = backward(score.astype(logits.dtype))
         factor = factor * weights
         squared = {k: _rows(factor, slopes[k]) * _wide(slopes[k]) ** 2 for k in plan.direct.values()}
-        if indirect is None:
+        if not upstream:
             return squared, []
 
         def example(row, factor):
@@ -129,237 +124,46 @@ def fisher_diagonal(
         fisher[i] = total
     if plan.others:
 
-        def whole(row, factor):
-            inputs, probs, mask, target = row
-            some = [leaves[i] for i in plan.others]
+        def of_others(others: Sequence[jax.Array], inputs: Any) -> jax.Array:
+            return forward(treedef.unflatten(_replaced(leaves, plan.others, others)), inputs)
 
-            def logits_of(some):
-                merged = list(leaves)
-                for i, leaf in zip(plan.others, some, strict=True):
-                    merged[i] = leaf
-                return forward(treedef.unflatten(merged), jax.tree.map(lambda x: x[None], inputs))[0]
-
-            pull = jax.vjp(logits_of, some)[1]
-            return _expectation(
-                lambda score, p: [factor * p * _wide(g) ** 2 for g in pull(score.astype(logits.dtype))[0]],
-                probs,
-                mask,
-                None if mode == "exact" else target,
-            )
-
-        row = (inputs, probs, mask, jnp.zeros((batch,), jnp.int32) if targets is None else targets)
-        for i, total in zip(plan.others, _sum_rows(whole, row, weights, chunk), strict=True):
+        rows = (inputs, probs, mask) if targets is None else (inputs, probs, mask, targets)
+        totals = _second_pass(of_others, [leaves[i] for i in plan.others], rows, weights, chunk)
+        for i, total in zip(plan.others, totals, strict=True):
             fisher[i] = total
     return treedef.unflatten(fisher)
 
 
-class _Equation(NamedTuple):
-    primitive: jex.Primitive
-    params: dict[str, Any]
-    reads: tuple[int, ...]
-    writes: tuple[int, ...]
+def _second_pass(
+    forward: Callable[[Any, Any], jax.Array], leaves: Sequence[jax.Array], rows: Any, weights: jax.Array, chunk: int
+) -> list[jax.Array]:
+    """The same sums by `vmap(grad)`; `rows` are `(inputs, probs, mask)`, and the labels unless all are expected."""
+
+    def example(row: Any, factor: jax.Array) -> list[jax.Array]:
+        inputs, probs, mask, *target = row
+        logits, pull = jax.vjp(lambda leaves: forward(leaves, jax.tree.map(lambda x: x[None], inputs))[0], leaves)
+
+        def squares(score: jax.Array, probability: jax.Array) -> list[jax.Array]:
+            return [factor * probability * _wide(grad) ** 2 for grad in pull(score.astype(logits.dtype))[0]]
+
+        return _expectation(squares, probs, mask, target[0] if target else None)
+
+    return _sum_rows(example, rows, weights, chunk)
 
 
-class _Program(NamedTuple):
-    """A traced function, calls inlined; values are numbered."""
-
-    equations: list[_Equation]
-    avals: list[Any]
-    constants: dict[int, Any]
-    leaves: tuple[int, ...]
-    inputs: tuple[int, ...]
-    logits: int
-
-
-class _Entry(NamedTuple):
-    """Where a value of parameters alone (operand `position` of an equation) meets the examples."""
-
-    equation: _Equation
-    position: int
-    value: jax.ShapeDtypeStruct
-    tap: jax.ShapeDtypeStruct  # [B, ...], added to the operand where `on_operand`, to the result otherwise
-    on_operand: bool
-    shared: bool  # an example uses an element of the value more than once
-
-
-class _Plan(NamedTuple):
-    program: _Program
-    static: list[int]  # equations of parameters and constants alone
-    dynamic: list[int]  # equations that see the examples
-    entries: dict[int, _Entry]  # by equation
-    direct: dict[int, int]  # leaf -> its only entry, reached by reshaping, its elements used once by each example
-    indirect: list[int]  # leaves all of whose entries are understood
-    shared: list[int]  # entries of the indirect leaves
-    others: list[int]  # leaves that go through vmap(grad)
-
-
-def _plan(forward: Callable[[Any, Any], jax.Array], params: Any, inputs: Any, batch: int) -> _Plan:
-    program, wider = (_record(forward, params, inputs, num) for num in (batch, batch + 1))
-    leaves = range(len(program.leaves))
-    names = [e.primitive.name for e in program.equations]
-    if names != [e.primitive.name for e in wider.equations]:
-        return _Plan(program, [], list(range(len(names))), {}, {}, [], [], list(leaves))
-
-    def by_row(slot: int) -> bool:
-        shape, other = program.avals[slot].shape, wider.avals[slot].shape
-        return bool(shape) and (batch, *shape[1:]) == shape and (batch + 1, *shape[1:]) == other
-
-    seeing = {slot for slot, (a, b) in enumerate(zip(program.avals, wider.avals, strict=True)) if a.shape != b.shape}
-    upstream = {slot: frozenset((i,)) for i, slot in enumerate(program.leaves)}
-    static, dynamic, meets = [], [], []
-    for k, equation in enumerate(program.equations):
-        if seeing.intersection(equation.reads + equation.writes):
-            dynamic.append(k)
-            seeing.update(equation.writes)
-            meets += [(k, j) for j, slot in enumerate(equation.reads) if slot not in seeing and upstream.get(slot)]
-        else:
-            static.append(k)
-            sources = frozenset().union(*(upstream.get(slot, ()) for slot in equation.reads))
-            upstream.update((slot, sources) for slot in equation.writes)
-
-    entries, others = {}, set()
-    for k, j in meets:
-        entry = _entry(program, program.equations[k], j, by_row)
-        if entry is None or k in entries:
-            others |= upstream[program.equations[k].reads[j]]
-        else:
-            entries[k] = entry
-    others |= upstream.get(program.logits, frozenset())
-    direct = {}
-    for i in leaves:
-        k = _sole_entry(program, program.leaves[i], entries)
-        if i not in others and k is not None and not entries[k].shared:
-            direct[i] = k
-    reached = {k: upstream[entry.equation.reads[entry.position]] for k, entry in entries.items()}
-    indirect = [i for i in leaves if i not in others and i not in direct and any(i in r for r in reached.values())]
-    shared = [k for k, sources in reached.items() if sources.intersection(indirect)]
-    entries = {k: entries[k] for k in entries if k in shared or k in direct.values()}
-    return _Plan(program, static, dynamic, entries, direct, indirect, shared, sorted(others))
-
-
-def _record(forward: Callable[[Any, Any], jax.Array], params: Any, inputs: Any, num: int) -> _Program:
-    rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct((num, *x.shape[1:]), x.dtype), inputs)
-    closed, result = jax.make_jaxpr(forward, return_shape=True)(params, rows)
-    if not hasattr(result, "shape") or len(result.shape) != 2 or result.shape[0] != num:
-        got = jax.tree.map(lambda x: x.shape, result)
-        raise ValueError(f"forward must return logits [B, C] for {num} inputs, got {got}: return the logits alone.")
-    equations, avals, constants = [], [], {}
-
-    def number(aval: Any) -> int:
-        avals.append(aval)
-        return len(avals) - 1
-
-    def constant(value: Any) -> int:
-        slot = number(jax.typeof(value))
-        constants[slot] = value
-        return slot
-
-    def inline(jaxpr: jex.Jaxpr, consts: Sequence[Any], arguments: Sequence[int]) -> tuple[int, ...]:
-        slots = dict(zip(jaxpr.constvars, map(constant, consts), strict=True))
-        slots.update(zip(jaxpr.invars, arguments, strict=True))
-
-        def read(atom: Any) -> int:
-            return constant(atom.val) if isinstance(atom, jex.Literal) else slots[atom]
-
-        for eqn in jaxpr.eqns:
-            reads, inner = tuple(map(read, eqn.invars)), eqn.params.get("jaxpr")
-            if eqn.primitive.name in _INLINED and inner is not None:
-                writes = inline(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), reads)
-            else:
-                writes = tuple(number(var.aval) for var in eqn.outvars)
-                equations.append(_Equation(eqn.primitive, eqn.params, reads, writes))
-            slots.update(zip(eqn.outvars, writes, strict=True))
-        return tuple(map(read, jaxpr.outvars))
-
-    arguments = tuple(number(var.aval) for var in closed.jaxpr.invars)
-    (logits,) = inline(closed.jaxpr, closed.consts, arguments)
-    num_leaves = len(jax.tree.leaves(params))
-    return _Program(equations, avals, constants, arguments[:num_leaves], arguments[num_leaves:], logits)
-
-
-def _entry(program: _Program, equation: _Equation, position: int, by_row: Callable[[int], bool]) -> _Entry | None:
-    """The entry, or None for an operation that is not known to treat its first axis row by row."""
-    name, params = equation.primitive.name, equation.params
-    if len(equation.writes) != 1 or not by_row(equation.writes[0]):
-        return None
-    value, result = (program.avals[slot] for slot in (equation.reads[position], equation.writes[0]))
-    value, result = (jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in (value, result))
-    if name in _ELEMENTWISE and value.shape[:1] in ((), (1,)):
-        rest = value.shape[1:] if value.shape else (1,) * (len(result.shape) - 1)
-        tap = jax.ShapeDtypeStruct((result.shape[0], *rest), value.dtype)
-        return _Entry(equation, position, value, tap, on_operand=True, shared=False)
-    if name == "broadcast_in_dim":
-        return _Entry(equation, position, value, result, on_operand=False, shared=True)
-    if position != 1 or not by_row(equation.reads[0]):
-        return None
-    if name == "dot_general":
-        (contracted, _), batched = params["dimension_numbers"]
-        if 0 in contracted or any(batched):
-            return None
-        shared = len(program.avals[equation.reads[0]].shape) > 1 + len(contracted)
-        return _Entry(equation, position, value, result, on_operand=False, shared=shared)
-    if name == "conv_general_dilated" and params["batch_group_count"] == 1:
-        if params["dimension_numbers"].lhs_spec[0] == params["dimension_numbers"].out_spec[0] == 0:
-            return _Entry(equation, position, value, result, on_operand=False, shared=True)
-    return None
-
-
-def _chain(program: _Program, slot: int) -> list[int]:
-    """The equations that only rearrange the elements of a value, up to the first that does more or to a branching."""
-    users = [k for k, equation in enumerate(program.equations) for read in equation.reads if read == slot]
-    if len(users) != 1 or slot == program.logits:
-        return []
-    equation = program.equations[users[0]]
-    size = [math.prod(program.avals[s].shape) for s in (slot, equation.writes[0])]
-    if equation.primitive.name not in _RESHAPES or size[0] != size[1]:
-        return users
-    return users + _chain(program, equation.writes[0])
-
-
-def _sole_entry(program: _Program, slot: int, entries: dict[int, _Entry]) -> int | None:
-    chain = _chain(program, slot)
-    return chain[-1] if chain and chain[-1] in entries else None
-
-
-def _constants_and(plan: _Plan, leaves: Sequence[jax.Array]) -> dict[int, Any]:
-    return plan.program.constants | dict(zip(plan.program.leaves, leaves, strict=True))
-
-
-def _run(plan: _Plan, which: list[int], values: dict[int, Any], taps: dict[int, Any] | None = None) -> dict[int, Any]:
-    """Evaluates equations into `values`, adding the taps; returns the rows that products and convolutions read."""
-    read = {}
-    for k in which:
-        equation = plan.program.equations[k]
-        operands = [values[slot] for slot in equation.reads]
-        entry = plan.entries.get(k) if taps else None
-        if entry is not None and entry.on_operand:
-            operands[entry.position] = taps[k] + _padded(operands[entry.position], entry)
-        results = equation.primitive.bind(*operands, **equation.primitive.get_bind_params(equation.params))
-        results = list(results) if equation.primitive.multiple_results else [results]
-        if entry is not None and not entry.on_operand:
-            results[0] = results[0] + taps[k]
-            if entry.position == 1:
-                read[k] = operands[0]
-        values.update(zip(equation.writes, results, strict=True))
-    return read
-
-
-def _padded(value: jax.Array, entry: _Entry) -> jax.Array:
-    return value.reshape(1, *entry.tap.shape[1:])
-
-
-def _meet(entry: _Entry, value: jax.Array, rows: jax.Array | None, num: int) -> jax.Array:
+def _meet(entry: Entry, value: jax.Array, rows: jax.Array | None, num: int) -> jax.Array:
     """What is tapped, as a linear function of the value, for `num` examples."""
     params = dict(entry.equation.params)
     if entry.on_operand:
-        return jnp.broadcast_to(_padded(value, entry), (num, *entry.tap.shape[1:]))
+        return jnp.broadcast_to(padded(value, entry), (num, *entry.tap.shape[1:]))
     if rows is None:
         return jax.lax.broadcast_in_dim(value, (num, *entry.tap.shape[1:]), params["broadcast_dimensions"])
     params["preferred_element_type"] = None
-    return entry.equation.primitive.bind(rows, value, **params)
+    rows = rows.reshape(-1, *rows.shape[2:]) if entry.merged else rows
+    return entry.equation.primitive.bind(rows, value, **params).reshape(num, *entry.tap.shape[1:])
 
 
-def _pull(entry: _Entry, row: jax.Array | None, slope: jax.Array) -> jax.Array:
+def _pull(entry: Entry, row: jax.Array | None, slope: jax.Array) -> jax.Array:
     """The gradient of one example with respect to the value."""
     rows = None if row is None else _wide(row)[None]
     value = jax.ShapeDtypeStruct(entry.value.shape, jnp.promote_types(entry.value.dtype, jnp.float32))
@@ -367,10 +171,10 @@ def _pull(entry: _Entry, row: jax.Array | None, slope: jax.Array) -> jax.Array:
     return grad.astype(entry.value.dtype)
 
 
-def _product(plan: _Plan, leaf: int, k: int, rows: jax.Array | None, squared: jax.Array, like: jax.Array) -> jax.Array:
+def _product(plan: Plan, leaf: int, k: int, rows: jax.Array | None, squared: jax.Array, like: jax.Array) -> jax.Array:
     """Goodfellow's product: the layer is linear, so its transpose takes squares to the sum of squares."""
     slot = plan.program.leaves[leaf]
-    moves = [plan.program.equations[m] for m in _chain(plan.program, slot)[:-1]]
+    moves = [plan.program.equations[m] for m in chain_of(plan.program, slot)[:-1]]
     rows = None if rows is None else _wide(rows) ** 2
 
     def enter(value: jax.Array) -> jax.Array:
@@ -382,13 +186,10 @@ def _product(plan: _Plan, leaf: int, k: int, rows: jax.Array | None, squared: ja
     return jax.linear_transpose(enter, like)(squared)[0]
 
 
-def _upstream(plan: _Plan, leaves: Sequence[jax.Array], upstream: Sequence[jax.Array]) -> dict[int, jax.Array]:
+def _upstream(plan: Plan, leaves: Sequence[jax.Array], upstream: Sequence[jax.Array]) -> dict[int, jax.Array]:
     """The values at the shared entries, as a function of the indirect leaves."""
-    merged = list(leaves)
-    for i, leaf in zip(plan.indirect, upstream, strict=True):
-        merged[i] = leaf
-    values = _constants_and(plan, merged)
-    _run(plan, plan.static, values)
+    values = known_values(plan, _replaced(leaves, plan.indirect, upstream))
+    run(plan, plan.static, values, {})
     return {k: values[plan.entries[k].equation.reads[plan.entries[k].position]] for k in plan.shared}
 
 
@@ -426,10 +227,19 @@ def _sum_rows(function: Callable[[Any, jax.Array], Any], rows: Any, factor: jax.
 
     if place.shape[0] == 1:
         return part(place[0])
-    total, _ = jax.lax.scan(
-        lambda total, place: (jax.tree.map(jnp.add, total, part(place)), None), part(place[0]), place[1:]
-    )
-    return total
+
+    def add(total: Any, place: jax.Array) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, part(place)), None
+
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(part, place[0]))
+    return jax.lax.scan(add, zeros, place)[0]
+
+
+def _replaced(leaves: Sequence[jax.Array], at: Sequence[int], new: Sequence[jax.Array]) -> list[jax.Array]:
+    replaced = list(leaves)
+    for i, leaf in zip(at, new, strict=True):
+        replaced[i] = leaf
+    return replaced
 
 
 def _rows(factor: jax.Array, like: jax.Array) -> jax.Array:

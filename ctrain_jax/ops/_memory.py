@@ -92,8 +92,8 @@ def append_rows(batch: Batch, rows: Batch) -> Batch:
     missing = sorted(name for name in batch if name != "memory" and name not in rows)
     if missing:
         raise ValueError(
-            f"The appended rows have no {', '.join(missing)}: put the method that appends rows before the one that adds "
-            f"{', '.join(missing)} to the batch."
+            f"The appended rows have no {', '.join(missing)}: put the method that appends rows before the one "
+            f"that adds {', '.join(missing)} to the batch."
         )
     longer = {name: jnp.concatenate([own, rows[name]]) for name, own in batch.items() if name != "memory"}
     return {**batch, **longer}

@@ -11,17 +11,23 @@ from ctrain_jax.core import Model, PyTree, Variables
 Named = dict[str, jax.Array]
 
 
+def check_count(name: str, value: Any) -> None:
+    """Raises a ValueError unless `value` is a whole number of at least 1."""
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} expects a whole number of at least 1, got {value!r}.")
+
+
 def name_of(path: tuple) -> str:
     """The name of a leaf: `Dense_0.kernel`."""
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
-def named_leaves(tree: Any) -> Named:
+def named_leaves(tree: PyTree) -> Named:
     """`{name: leaf}`."""
     return {name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def matching(tree: Any, pattern: str) -> Named:
+def matching(tree: PyTree, pattern: str) -> Named:
     """The leaves whose name the pattern finds; a pattern that finds none is a ValueError."""
     leaves = named_leaves(tree)
     found = {name: leaf for name, leaf in leaves.items() if re.search(pattern, name)}
@@ -30,13 +36,34 @@ def matching(tree: Any, pattern: str) -> Named:
     return found
 
 
+def probe(model: Model, base: Variables, inputs: jax.Array, see: Callable[..., None]) -> None:
+    """Calls `see(context, x, answer)` with the shapes of each call of a linen layer on one input; computes nothing.
+
+    Args:
+      model: any model; one that is not made of linen modules calls nothing.
+      base: its variables.
+      inputs: `[B, ...]`.
+      see: is given the context of the call, the layer's first argument and its answer.
+    """
+    import flax.linen as nn
+
+    def watch(next_call, args, kwargs, context):
+        answer = next_call(*args, **kwargs)
+        if context.method_name == "__call__":
+            see(context, next(iter((*args, *kwargs.values())), None), answer)
+        return answer
+
+    with nn.intercept_methods(watch):
+        jax.eval_shape(lambda v, x: model.apply(v, x)[0], base, inputs)
+
+
 def frozen_base(model: Model, train: str | None, extend: Callable[..., PyTree], apply: Callable) -> Model:
     """A model whose base is frozen, with new parameters beside it.
 
     Args:
       model: the base.
       train: pattern of the base's leaves that stay trained; None for none.
-      extend: `(rng, inputs, base variables) -> new parameters`.
+      extend: `(rng, inputs, variables of the base) -> new parameters`.
       apply: `(new, variables of the base, inputs, **options) -> (Outputs, model_state)`.
 
     Returns:

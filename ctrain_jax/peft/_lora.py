@@ -1,18 +1,20 @@
 """LoRA: low-rank adaptation.
 
-Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022, arXiv 2106.09685. Where we differ: kernels of
-more than two axes (attention, convolutions) are adapted as matrices too, split where the matrix is most square, which
-is where rank r costs least. Written from the equations; no code was opened.
+Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022, arXiv 2106.09685. Where we differ: every
+kernel is adapted by default, not those of attention alone, and so are kernels of more than two axes: as the matrix that
+their dense layer multiplies with, and elsewhere (convolutions) split where the matrix is most square, which is where
+rank r costs least. Written from the equations; no code was opened.
 """
 
 import math
+import re
 
 import jax
 import jax.numpy as jnp
 
-from ctrain_jax.core import Model, ModelTransform
+from ctrain_jax.core import Model, ModelTransform, Variables
 from ctrain_jax.ops import check_choice, check_positive
-from ctrain_jax.peft._base import frozen_base, matching, name_of
+from ctrain_jax.peft._base import Named, check_count, frozen_base, matching, name_of, named_leaves, probe
 
 
 def lora(
@@ -24,21 +26,30 @@ def lora(
 
     with :math:`A` Gaussian of variance :math:`1/d` and :math:`B = 0`, so that training starts at the base model.
 
+    As a method of a learner it starts from the trained variables of the base; as a model, from a base whose `init`
+    returns them:
+
+        learner = core.make_learner(base, core.Method("lora", model=lora(4)), ...)
+        core.run_stream(learner, variables=trained)
+
+        lora(4)(base._replace(init=lambda rng, inputs: trained))
+
     Args:
       rank: r.
       alpha: the scale is `alpha / rank`; `rank` by default.
       match: pattern (`re.search`) of the kernels that are adapted, by names like `Dense_0.kernel`.
-      train: pattern of base leaves that stay trained themselves (a new head, say); None for none.
+      train: pattern of base leaves that stay trained themselves (a new head, say), and so need no correction; None for
+        none. Of a base that is itself a transform, `"^new"` keeps what that one trains.
       form: "intercept" computes `x A B` beside each `nn.Dense` and `nn.DenseGeneral` of a linen model and never the
         gradient of W: cheaper. "tree" adds `A B` to the kernel, and works for any model. Both are the same function.
 
     Returns:
-      The transform of a model. Its `frozen` holds the base. To start from a trained base, give its Variables to
-      `run_stream(..., variables=...)`.
+      The transform of a model. `params["new"]` is `{kernel: {"a": [d, r], "b": [r, k]}}`, float32; `frozen` holds the
+      base.
 
     Raises:
-      ValueError: a bad argument here; when the model is made, a pattern that matches nothing or a leaf that is no kernel
-        of a dense layer ("intercept").
+      ValueError: a bad argument here; when the model is made, a pattern that matches nothing, or a kernel that the
+        form cannot adapt.
 
     Example:
       >>> import flax.linen as nn
@@ -47,25 +58,37 @@ def lora(
       >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 5)))
       >>> jax.tree.map(jnp.shape, variables.params["new"])
       {'kernel': {'a': (5, 2), 'b': (2, 3)}}
+
+    References:
+      Hu et al. 2022, arXiv 2106.09685.
     """
-    check_positive("rank", rank)
+    check_count("rank", rank)
+    check_positive("alpha", rank if alpha is None else alpha)
     check_choice("form", form, ("intercept", "tree"))
-    scale = (rank if alpha is None else alpha) / rank
+    scale = 1.0 if alpha is None else alpha / rank
 
     def transform(model: Model) -> Model:
         def extend(rng, inputs, base):
-            kernels = matching(base.params, match)
-            if form == "intercept":
-                _check_dense(model, base, inputs, kernels)
+            kernels = _adapted(base, match, train)
+            inside = _dense_layers(model, base, inputs)
+            outside = sorted(kernels.keys() - inside.keys())
+            if outside and form == "intercept":
+                raise ValueError(
+                    "lora's intercept form reaches dense layers of linen models, over the last axes of their input, "
+                    f"and {', '.join(outside)} is in none of them: narrow the pattern, or use form='tree'."
+                )
             keys = jax.random.split(rng, len(kernels))
-            return {name: _init(key, kernel, rank) for key, (name, kernel) in zip(keys, kernels.items(), strict=True)}
+            return {
+                name: _init(key, name, kernel, inside.get(name), rank)
+                for key, (name, kernel) in zip(keys, kernels.items(), strict=True)
+            }
 
         def tree(new, base, inputs, **options):
             def merge(path, kernel):
-                if name_of(path) not in new:
+                pair = new.get(name_of(path))
+                if pair is None:
                     return kernel
-                pair = new[name_of(path)]
-                return kernel + scale * (pair["a"] @ pair["b"]).reshape(kernel.shape).astype(kernel.dtype)
+                return kernel + (scale * pair["a"] @ pair["b"]).reshape(kernel.shape).astype(kernel.dtype)
 
             merged = jax.tree_util.tree_map_with_path(merge, base.params)
             return model.apply(base._replace(params=merged), inputs, **options)
@@ -78,11 +101,11 @@ def lora(
                 pair = new.get(_kernel_name(context))
                 if pair is None:
                     return answer
-                x = args[0]
-                axes = _contracted(context.module, x)
-                flat = x.reshape(*x.shape[: x.ndim - axes], -1)
-                low = scale * (flat @ pair["a"].astype(flat.dtype)) @ pair["b"].astype(flat.dtype)
-                return answer + low.reshape(answer.shape)
+                # The computation runs in the layer's own dtype.
+                a, b = pair["a"].astype(answer.dtype), pair["b"].astype(answer.dtype)
+                x = next(iter((*args, *kwargs.values()))).astype(answer.dtype)
+                flat = x.reshape(*x.shape[: x.ndim - _contracted(context.module, x)], -1)
+                return answer + (scale * (flat @ a) @ b).reshape(answer.shape).astype(answer.dtype)
 
             with nn.intercept_methods(add):
                 return model.apply(base, inputs, **options)
@@ -92,56 +115,59 @@ def lora(
     return transform
 
 
-def _init(rng: jax.Array, kernel: jax.Array, rank: int) -> dict[str, jax.Array]:
+def _adapted(base: Variables, match: str, train: str | None) -> Named:
+    kernels = matching(base.params, match)
+    adapted = {name: kernel for name, kernel in kernels.items() if train is None or not re.search(train, name)}
+    if not adapted:
+        raise ValueError(f"train={train!r} names every kernel that match={match!r} finds: narrow one of the patterns.")
+    return adapted
+
+
+def _init(rng: jax.Array, name: str, kernel: jax.Array, split: int | None, rank: int) -> dict[str, jax.Array]:
     if kernel.ndim < 2:
-        raise ValueError(f"lora adapts kernels of at least two axes, got shape {kernel.shape}: narrow the pattern.")
-    split = _split(kernel.shape)
-    rows, columns = math.prod(kernel.shape[:split]), math.prod(kernel.shape[split:])
+        raise ValueError(f"lora adapts kernels of two axes or more, got {name} {kernel.shape}: narrow the pattern.")
+    if split is None:
+        split = min(range(kernel.ndim - 1, 0, -1), key=lambda k: sum(_matrix(kernel.shape, k)))
+    rows, columns = _matrix(kernel.shape, split)
     return {"a": jax.random.normal(rng, (rows, rank)) / math.sqrt(rows), "b": jnp.zeros((rank, columns))}
 
 
-def _split(shape: tuple[int, ...]) -> int:
-    """How many leading axes are the input: where the matrix is most square, the latest such place."""
-    return min(range(len(shape) - 1, 0, -1), key=lambda k: math.prod(shape[:k]) + math.prod(shape[k:]))
+def _matrix(shape: tuple[int, ...], split: int) -> tuple[int, int]:
+    return math.prod(shape[:split]), math.prod(shape[split:])
+
+
+def _dense_layers(model: Model, base: Variables, inputs: jax.Array) -> dict[str, int]:
+    """`{kernel: how many of its leading axes are the input}` of the dense layers that the model calls."""
+    splits: dict[str, int] = {}
+    shapes = {name: leaf.shape for name, leaf in named_leaves(base.params).items()}
+
+    def see(context, x, answer):
+        name = _kernel_name(context)
+        axes = None if name is None else _contracted(context.module, x)
+        if axes is None or name not in shapes:
+            return
+        # A kernel that a lifted layer (nn.scan) stacks has axes that the call does not see.
+        if shapes[name] == (*x.shape[x.ndim - axes :], *answer.shape[x.ndim - axes :]):
+            splits[name] = axes
+
+    probe(model, base, inputs, see)
+    return splits
 
 
 def _kernel_name(context) -> str | None:
     import flax.linen as nn
 
-    module = context.module
-    if context.method_name != "__call__" or not isinstance(module, nn.Dense | nn.DenseGeneral):
+    if context.method_name != "__call__" or not isinstance(context.module, nn.Dense | nn.DenseGeneral):
         return None
-    return ".".join((*module.path, "kernel"))
+    return ".".join((*context.module.path, "kernel"))
 
 
-def _contracted(module, x: jax.Array) -> int:
-    """How many last axes of the input a dense layer contracts."""
+def _contracted(module, x: jax.Array) -> int | None:
+    """How many last axes of its input a dense layer contracts; None where it is other axes."""
     import flax.linen as nn
 
     if isinstance(module, nn.Dense):
         return 1
     axes = (module.axis,) if isinstance(module.axis, int) else tuple(module.axis)
-    if module.batch_dims or sorted(a % x.ndim for a in axes) != list(range(x.ndim - len(axes), x.ndim)):
-        raise ValueError(f"lora's intercept form reaches layers over the last axes, got axis={axes}: use form='tree'.")
-    return len(axes)
-
-
-def _check_dense(model: Model, base, inputs: jax.Array, kernels: dict[str, jax.Array]) -> None:
-    import flax.linen as nn
-
-    splits: dict[str, int] = {}
-
-    def see(next_call, args, kwargs, context):
-        name = _kernel_name(context)
-        if name is not None:
-            splits[name] = _contracted(context.module, args[0])
-        return next_call(*args, **kwargs)
-
-    with nn.intercept_methods(see):
-        jax.eval_shape(lambda v, x: model.apply(v, x)[0], base, inputs)
-    unreached = sorted(n for n, k in kernels.items() if n not in splits or splits[n] != _split(k.shape))
-    if unreached:
-        raise ValueError(
-            f"lora's intercept form reaches dense layers of linen models only, and {', '.join(unreached)} "
-            "is none of them: narrow the pattern, or use form='tree'."
-        )
+    in_order = [a % x.ndim for a in axes] == list(range(x.ndim - len(axes), x.ndim))
+    return len(axes) if in_order and not module.batch_dims else None

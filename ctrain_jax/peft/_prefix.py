@@ -10,51 +10,54 @@ import jax.numpy as jnp
 
 from ctrain_jax.core import Model, ModelTransform
 from ctrain_jax.ops import check_positive
-from ctrain_jax.peft._base import frozen_base
+from ctrain_jax.peft._base import check_count, frozen_base, probe
 
 
 def prefix(length: int, *, train: str | None = None, stddev: float = 0.02) -> ModelTransform:
-    r"""Freeze a transformer and train `length` keys and values for each of its attention layers.
+    r"""Freeze a transformer and train `length` keys and values for each head of each of its attention layers.
 
     .. math:: \mathrm{softmax}\!\left(\frac{Q [P_K; K]^\top}{\sqrt d}\right) [P_V; V]
 
-    It reaches every `flax.linen.MultiHeadDotProductAttention` of a linen model that is called without a mask.
+    It reaches every `flax.linen.MultiHeadDotProductAttention` of a linen model; a mask never hides the prefix. How to
+    start from a trained base: see `lora`.
 
     Args:
-      length: keys and values added to each layer.
-      train: pattern of base leaves that stay trained themselves (a new head, say); None for none.
+      length: keys and values added to each layer; the paper uses 10 to 200.
+      train: pattern of base leaves that stay trained themselves (a new head, say); None for none. Of a base that is
+        itself a transform, `"^new"` keeps what that one trains: `prefix(4, train="^new")(lora(2)(model))`.
       stddev: of the initial keys and values.
 
     Returns:
-      The transform of a model. Its `frozen` holds the base; `params["new"]` is
-      `{layer: {"key" | "value": [length, heads, d]}}`.
+      The transform of a model. `params["new"]` is `{layer: {"key" | "value": [length, heads, d]}}`, float32; `frozen`
+      holds the base.
 
     Raises:
-      ValueError: `length` below 1; when the model is made, a model without such a layer.
+      ValueError: `length` below 1, `stddev` not positive; when the model is made, a model without such a layer, or with
+        one that decodes with a cache.
 
     Example:
-      >>> prefix(0)
-      Traceback (most recent call last):
-      ...
-      ValueError: length must be above 0, got 0: give a larger number.
+      >>> from ctrain_jax import core, models
+      >>> model = prefix(3)(core.from_linen(models.ViT(10, width=16, depth=1, heads=4)))
+      >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 28, 28)))
+      >>> jax.tree.map(jnp.shape, variables.params["new"])
+      {'block_0.attention': {'key': (3, 4, 4), 'value': (3, 4, 4)}}
+
+    References:
+      Li and Liang 2021, arXiv 2101.00190.
     """
-    check_positive("length", length)
+    check_count("length", length)
+    check_positive("stddev", stddev)
 
     def transform(model: Model) -> Model:
         def extend(rng, inputs, base):
-            import flax.linen as nn
-
             shapes: dict[str, dict[str, tuple[int, ...]]] = {}
 
-            def see(next_call, args, kwargs, context):
-                answer = next_call(*args, **kwargs)
+            def see(context, x, answer):
                 place = _place(context)
                 if place is not None:
                     shapes.setdefault(place[0], {})[place[1]] = (length, *answer.shape[-2:])
-                return answer
 
-            with nn.intercept_methods(see):
-                jax.eval_shape(lambda v, x: model.apply(v, x)[0], base, inputs)
+            probe(model, base, inputs, see)
             if not shapes:
                 raise ValueError(
                     "prefix reaches flax.linen.MultiHeadDotProductAttention, and the model calls none: "
@@ -70,6 +73,9 @@ def prefix(length: int, *, train: str | None = None, stddev: float = 0.02) -> Mo
             import flax.linen as nn
 
             def add(next_call, args, kwargs, context):
+                is_attention = isinstance(context.module, nn.MultiHeadDotProductAttention)
+                if is_attention and kwargs.get("mask") is not None:
+                    kwargs = {**kwargs, "mask": _open(kwargs["mask"], length)}
                 answer = next_call(*args, **kwargs)
                 place = _place(context)
                 if place is None:
@@ -86,12 +92,22 @@ def prefix(length: int, *, train: str | None = None, stddev: float = 0.02) -> Mo
     return transform
 
 
+def _open(mask: jax.Array, length: int) -> jax.Array:
+    """A mask `[..., queries, keys]` that lets every query see a prefix of this length."""
+    return jnp.concatenate([jnp.ones((*mask.shape[:-1], length), mask.dtype), mask], axis=-1)
+
+
 def _place(context) -> tuple[str, str] | None:
     """(attention layer, "key" or "value") for the projections that make keys and values."""
     import flax.linen as nn
 
-    module = context.module
+    module, layer = context.module, context.module.parent
     is_projection = context.method_name == "__call__" and module.name in ("key", "value")
-    if not is_projection or not isinstance(module.parent, nn.MultiHeadDotProductAttention):
+    if not is_projection or not isinstance(layer, nn.MultiHeadDotProductAttention):
         return None
-    return ".".join(module.path[:-1]), module.name
+    name = ".".join(module.path[:-1])
+    if layer.decode:
+        raise ValueError(
+            f"prefix does not reach attention that decodes with a cache, and {name} does: set decode=False."
+        )
+    return name, module.name

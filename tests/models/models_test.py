@@ -81,13 +81,14 @@ def test_bfloat16_computes_and_float32_keeps(name):
     variables, _, (full, _) = answers(name)
     assert jax.eval_shape(low.init, jax.random.key(0), inputs) == jax.eval_shape(lambda: variables)
 
-    def run(variables):
-        return low.apply(variables, inputs, train=True, mutable=["batch_stats"])
+    def run(variables, **options):
+        return low.apply(variables, inputs, train=True, mutable=["batch_stats", "intermediates"], **options)
 
-    products = [line for line in str(jax.make_jaxpr(run)(variables)).splitlines() if "= dot_general[" in line]
-    assert len(products) > 1
-    assert all(":bf16[" in line for line in products[:-1])
-    assert ":f32[" in products[-1]  # the head
+    layers = jax.eval_shape(lambda: run(variables, capture_intermediates=True))[1]["intermediates"]
+    del layers["__call__"]  # of the model itself
+    (logits,) = layers.pop("head")["__call__"]
+    assert logits.dtype == jnp.float32
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(layers)} == {"bfloat16"}
     outputs, state = jit(run)(variables)
     assert outputs.logits.dtype == outputs.features.dtype == jnp.float32
     assert {leaf.dtype.name for leaf in jax.tree.leaves(state)} <= {"float32"}
