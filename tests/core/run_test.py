@@ -139,9 +139,7 @@ def test_training_starts_from_given_variables():
 
 def test_the_state_may_be_donated_right_after_the_edges():
     """begin that keeps a snapshot of params aliases them; the donated chunk must not collide with it."""
-    snapshot = core.Method(
-        "snapshot", init=lambda rng, params, ctx: params, begin=lambda s, ts, ctx: (ts.params, ts)
-    )
+    snapshot = core.Method("snapshot", init=lambda rng, params, ctx: params, begin=lambda s, ts, ctx: (ts.params, ts))
     learner = short_learner(snapshot, steps=3)
     result = core.run_stream(learner, 0)
     kept = result.state.method_state["snapshot"]["Dense_0"]["kernel"]

@@ -28,7 +28,9 @@ def test_a_step_is_the_step_of_a_hand_written_loop():
     model, params, stats = testing.standard_model(), state.params, state.model_state
     inputs, labels = learner.stream.source.train["inputs"], learner.stream.source.train["labels"]
     order = np.asarray(learner.stream.origins.view)
-    seen = core.Method("seen", init=lambda *_: jnp.zeros(8, jnp.int32), update=lambda s, ts, ctx: (ctx.batch["row"], ts))
+    seen = core.Method(
+        "seen", init=lambda *_: jnp.zeros(8, jnp.int32), update=lambda s, ts, ctx: (ctx.batch["row"], ts)
+    )
     watcher = short_learner(core.chain(seen), optimizer=optax.sgd(0.1))
     watched = core.start(watcher, 0)
     step, watch = jax.jit(learner.step), jax.jit(watcher.step)
