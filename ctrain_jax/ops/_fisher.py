@@ -90,9 +90,10 @@ def fisher_diagonal(
         return values[plan.program.logits], read
 
     logits, backward, read = jax.vjp(tapped, taps, has_aux=True)
-    mask = jnp.broadcast_to(True if class_mask is None else class_mask, logits.shape)
-    scores = jnp.where(mask, _wide(logits), jnp.finfo(jnp.float32).min)
-    probs = jax.nn.softmax(scores) * mask
+    scores = _wide(logits)
+    if class_mask is not None:
+        scores = jnp.where(class_mask, scores, jnp.finfo(scores.dtype).min)
+    probs = jax.nn.softmax(scores)
     if mode == "sampled":
         labels = jax.random.categorical(rng, scores)
     targets = None if mode == "exact" else labels
@@ -116,7 +117,7 @@ def fisher_diagonal(
 
         return squared, _sum_rows(example, (held, {k: slopes[k] for k in plan.shared}), factor, chunk)
 
-    squared, shared = _expectation(squares, probs, mask, targets)
+    squared, shared = _expectation(squares, probs, targets)
     fisher: list[Any] = [jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32)) for leaf in leaves]
     for i, k in plan.direct.items():
         fisher[i] = _product(plan, i, k, read.get(k), squared[k], fisher[i])
@@ -127,7 +128,7 @@ def fisher_diagonal(
         def of_others(others: Sequence[jax.Array], inputs: Any) -> jax.Array:
             return forward(treedef.unflatten(_replaced(leaves, plan.others, others)), inputs)
 
-        rows = (inputs, probs, mask) if targets is None else (inputs, probs, mask, targets)
+        rows = (inputs, probs) if targets is None else (inputs, probs, targets)
         totals = _second_pass(of_others, [leaves[i] for i in plan.others], rows, weights, chunk)
         for i, total in zip(plan.others, totals, strict=True):
             fisher[i] = total
@@ -137,16 +138,16 @@ def fisher_diagonal(
 def _second_pass(
     forward: Callable[[Any, Any], jax.Array], leaves: Sequence[jax.Array], rows: Any, weights: jax.Array, chunk: int
 ) -> list[jax.Array]:
-    """The same sums by `vmap(grad)`; `rows` are `(inputs, probs, mask)`, and the labels unless all are expected."""
+    """The same sums by `vmap(grad)`; `rows` are `(inputs, probs)`, and the labels unless all are expected."""
 
     def example(row: Any, factor: jax.Array) -> list[jax.Array]:
-        inputs, probs, mask, *target = row
+        inputs, probs, *target = row
         logits, pull = jax.vjp(lambda leaves: forward(leaves, jax.tree.map(lambda x: x[None], inputs))[0], leaves)
 
         def squares(score: jax.Array, probability: jax.Array) -> list[jax.Array]:
             return [factor * probability * _wide(grad) ** 2 for grad in pull(score.astype(logits.dtype))[0]]
 
-        return _expectation(squares, probs, mask, target[0] if target else None)
+        return _expectation(squares, probs, target[0] if target else None)
 
     return _sum_rows(example, rows, weights, chunk)
 
@@ -194,13 +195,13 @@ def _upstream(plan: Plan, leaves: Sequence[jax.Array], upstream: Sequence[jax.Ar
 
 
 def _expectation(
-    squares: Callable[[jax.Array, jax.Array], Any], probs: jax.Array, mask: jax.Array, labels: jax.Array | None
+    squares: Callable[[jax.Array, jax.Array], Any], probs: jax.Array, labels: jax.Array | None
 ) -> Any:
     """`squares(gradient of log p(y) by the logits, probability)`, summed over the classes or for one label."""
     num_classes = probs.shape[-1]
 
     def of(label: jax.Array, factor: jax.Array) -> Any:
-        return squares((jax.nn.one_hot(label, num_classes) - probs) * mask, factor)
+        return squares(jax.nn.one_hot(label, num_classes) - probs, factor)
 
     if labels is not None:
         return of(labels, jnp.ones(probs.shape[:-1]))
