@@ -195,7 +195,11 @@ STRUCTURE = [
     (reads("targets"), KeyError, "broken.augment reads batch.'targets'.*put the one that adds it first"),
     (reads("memory"), KeyError, "put the memory first"),
     (reads("classes"), KeyError, "streams with heads='seen' or 'task' only"),
-    (broken("loss", lambda s, p, ctx: (ctx.grads, {})), AttributeError, "ctx.grads exists in optimizer and update, not in loss"),
+    (
+        broken("loss", lambda s, p, ctx: (ctx.grads, {})),
+        AttributeError,
+        "ctx.grads exists in optimizer and update, not in loss",
+    ),
     (broken("augment", lambda s, b, ctx: ctx.outputs), AttributeError, "ctx.outputs exists in .*, not in augment"),
     (broken("begin", lambda s, ts, ctx: ctx.batch), AttributeError, "ctx.batch exists in .*, not in begin"),
     (broken("update", lambda s, ts, ctx: ctx.scan), AttributeError, "ctx.scan exists in begin and end, not in update"),

@@ -203,7 +203,9 @@ OPTIMIZERS = {
     "lbfgs_in_a_partition": lambda: optax.partition(
         {"bias": optax.set_to_zero(), "rest": optax.lbfgs()}, by_bias, mask_compatible_extra_args=True
     ),
-    "masked": lambda: optax.chain(optax.masked(optax.add_decayed_weights(0.1), lambda p: by_bias_mask(p)), optax.sgd(0.1)),
+    "masked": lambda: optax.chain(
+        optax.masked(optax.add_decayed_weights(0.1), lambda params: by_bias_mask(params)), optax.sgd(0.1)
+    ),
 }  # fmt: skip
 
 
