@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from ctrain_jax import continual, core, streams, testing
-from tests.short import short_learner
+from ctrain_jax import continual, core, models, streams, testing
+from tests.short import short_learner, short_run
 
 
 def method():
@@ -219,3 +219,14 @@ def test_heads_restrict_what_a_row_is_told_apart_from(heads, width):
     expected = np.arange(6) // 2 == 1 if heads == "task" else np.arange(6) < 4
     assert expected.sum() == width
     np.testing.assert_array_equal(state.method_state["seen"], np.broadcast_to(expected, (8, 6)))
+
+
+def test_mixed_precision_comes_from_the_model():
+    """bfloat16 inside, float32 parameters, losses and states outside."""
+    model = core.from_linen(models.MLP(6, hidden=(16,), dtype=jnp.bfloat16))
+    state = short_run(core.chain(continual.er(20)), model=model, steps=20)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype(jnp.float32)}
+    full = short_run(core.chain(continual.er(20)), model=core.from_linen(models.MLP(6, hidden=(16,))), steps=20)
+    kernels = [s.params["head"]["kernel"] for s in (state, full)]
+    assert not np.array_equal(*kernels)
+    np.testing.assert_allclose(*kernels, atol=0.05)

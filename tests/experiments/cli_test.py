@@ -1,0 +1,254 @@
+"""Every wrong use is one sentence and exit code 2, and leaves nothing behind; signals are heard whatever runs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import _cli
+
+ROOT = Path(__file__).parents[2]
+ER = "--config=configs/continual/er.py:runlocal"
+EWC = "--config=configs/continual/ewc.py:runlocal"
+NEW = "--workdir=new"
+
+WRONG = {
+    "nothing": (
+        [],
+        "--config=FILE and --workdir=DIR are needed, as in --config=configs/continual/er.py --workdir=runs/er.",
+    ),
+    "no workdir": (
+        [ER],
+        "--config=FILE and --workdir=DIR are needed, as in --config=configs/continual/er.py --workdir=runs/er.",
+    ),
+    "no config": (
+        [NEW],
+        "--config=FILE and --workdir=DIR are needed, as in --config=configs/continual/er.py --workdir=runs/er.",
+    ),
+    "unknown flag": (
+        [ER, NEW, "--workdirs=2"],
+        "Unknown command line flag 'workdirs'. Did you mean: workdir ? (see --help).",
+    ),
+    "unknown argument": ([ER, NEW, "er"], "unknown argument 'er': flags start with two dashes (see --help)."),
+    "no seeds": ([ER, NEW, "--seeds=0"], "flag --seeds=0: 0 is not a positive integer (see --help)."),
+    "no such file": (
+        ["--config=configs/continual/ewcc.py", NEW],
+        "the config file configs/continual/ewcc.py does not exist: did you mean 'configs/continual/ewc.py'?",
+    ),
+    "no get_config": (
+        ["--config=configs/common.py", NEW],
+        "the config file configs/common.py has no function get_config(arg).",
+    ),
+    "wrong argument of a config": (
+        ["--config=configs/continual/er.py:runlokal", NEW],
+        "configs/continual/er.py:runlokal: The config takes no argument or 'runlocal', got 'runlokal'.",
+    ),
+    "wrong key": ([ER, NEW, "--config.epoch=2"], "'epoch' is not a known key of config: did you mean 'epochs'?"),
+    "wrong key of a method": (
+        [ER, NEW, "--config.er.sise=2"],
+        "'sise' is not a known key of config.er: did you mean 'size'?",
+    ),
+    "wrong section": (
+        [ER, NEW, "--config.optimiser.learning_rate=0.1"],
+        "'optimiser' is not a known key of config: did you mean 'optimizer'?",
+    ),
+    "key of a number": ([ER, NEW, "--config.er.size.rows=2"], "config.er.size is 500 and has no key 'rows'."),
+    "wrong type": ([ER, NEW, "--config.epochs=two"], "config.epochs expects a value of type int, got 'two'."),
+    "wrong type of an empty key": (
+        [ER, NEW, "--config.steps=two"],
+        "config.steps expects a value of type int, got 'two'.",
+    ),
+    "wrong type of a section": ([ER, NEW, "--config.er=2"], "config.er expects a value of type ConfigDict, got '2'."),
+    "no epochs": ([ER, NEW, "--config.epochs=0"], "config: epochs expects a whole number of at least 1, got 0."),
+    "no batch": (
+        [ER, NEW, "--config.batch_size=-1"],
+        "config: batch_size expects a whole number of at least 1, got -1.",
+    ),
+    "unknown method": ([ER, NEW, "--config.methods=erp"], "'erp' is not a known method: did you mean 'er'?"),
+    "method without its section": (
+        [ER, NEW, "--config.methods=ewc"],
+        "config.ewc expects a value for lam: set config.ewc.lam.",
+    ),
+    "section without effect": (
+        [ER, NEW, "--config.methods=nmc"],
+        "config.er has no effect: add 'er' to config.methods, got ('nmc',).",
+    ),
+    "unknown source": (
+        [ER, NEW, "--config.source.name=mnist"],
+        "'mnist' is not a known source: did you mean 'fashion_mnist'?",
+    ),
+    "unknown scenario": (
+        [ER, NEW, "--config.scenario.name=class_incremenal"],
+        "'class_incremenal' is not a known scenario: did you mean 'class_incremental'?",
+    ),
+    "unknown model": ([ER, NEW, "--config.model.name=MLPs"], "'MLPs' is not a known model: did you mean 'MLP'?"),
+    "key of another model": ([ER, NEW, "--config.model.name=ResNet18"], None),
+    "unknown optimizer": (
+        [ER, NEW, "--config.optimizer.name=xyz"],
+        "'xyz' is not a known optimizer: choose from adagrad, adam, adamw, lamb, lion, nadam, radam, rmsprop, sgd.",
+    ),
+    "wrong key of an optimizer": (
+        [ER, NEW, "--config.optimizer.learning_rat=1"],
+        "'learning_rat' is not a known key of config.optimizer: did you mean 'learning_rate'?",
+    ),
+    "unknown arrival": (
+        [ER, NEW, "--config.arrival=joined"],
+        "'joined' is not a known value of config.arrival: did you mean 'joint'?",
+    ),
+    "too many experiences": (
+        [ER, NEW, "--config.scenario.num_experiences=11"],
+        "config.scenario: class_incremental: num_experiences must lie between 1 and the number of classes, 10, got 11; "
+        "an experience needs a class of its own.",
+    ),
+    "no memory": ([ER, NEW, "--config.er.size=0"], None),
+    "unknown policy": ([ER, NEW, "--config.er.policy=rings"], None),
+    "negative lam": ([EWC, NEW, "--config.ewc.lam=-1"], None),
+    "data set that is not there": (
+        [ER, NEW, "--config.source.name=tfds", "--config.source.dataset=cifar10", "--config.source.data_dir=empty"],
+        "config.source: tfds: 'cifar10' is not prepared under empty; run `python -m experiments.data --name=cifar10 "
+        "--data_dir=empty` in a checkout.",
+    ),
+    "data set without a name": (
+        [ER, NEW, "--config.source.name=tfds"],
+        "config.source expects a value for dataset: set config.source.dataset.",
+    ),
+    "key of a source": (
+        [ER, NEW, "--config.source.data_dir=here"],
+        "'data_dir' is not a known key of config.source: leave it out.",
+    ),
+    "workdir of another config": (
+        [ER, "--workdir=other", "--config.er.size=7", "--seeds=2"],
+        "other holds a run of another config (config.er.size 500 -> 7, seeds [0] -> [0, 1]): use another --workdir, "
+        "or the same config.",
+    ),
+    "workdir that is a file": ([ER, "--workdir=file"], "--workdir: [Errno 17] File exists: 'file'"),
+    "workdir with a damaged config": (
+        [ER, "--workdir=damaged"],
+        "damaged/config.json cannot be read (Expecting property name enclosed in double quotes: line 1 column 2 "
+        "(char 1)): use another --workdir.",
+    ),
+}
+# Sentences of the library, told with the key that they are about; their words have tests of their own.
+BEGINNINGS = {
+    "no memory": "config.er: ",
+    "unknown policy": "config.er: ",
+    "negative lam": "config.ewc: lam must ",
+    "key of another model": "'hidden' is not a known key of config.model: choose from ",
+}
+
+# A process for each case would start up for most of the time; a fork of one that has imported everything does not.
+DRIVER = """
+import json, os, sys
+from ctrain_jax import streams
+from experiments import _cli, continual
+
+streams.digits()  # imports scikit-learn
+for k, arguments in enumerate(json.load(open("cases.json"))):
+    child = os.fork()
+    if not child:
+        for number, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(f"{k}.{name}", os.O_WRONLY | os.O_CREAT), number)
+        sys.argv = ["continual.py", *arguments]
+        try:
+            _cli.run(continual.main)
+        except SystemExit as end:
+            print(end="", flush=True)
+            os._exit(end.code)  # without the second that Python takes to put everything away
+    with open(f"{k}.code", "w") as file:
+        file.write(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where every case has been run once."""
+    folder = tmp_path_factory.mktemp("wrong")
+    (folder / "configs").symlink_to(ROOT / "configs")
+    (folder / "file").write_text("")
+    for name, content in (("other", None), ("damaged", "{]")):
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(content or json.dumps(_claim()))
+    (folder / "cases.json").write_text(json.dumps([case for case, _ in WRONG.values()]))
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", DRIVER], cwd=folder, env=environment, check=True)
+    return folder
+
+
+def _claim():
+    from configs.continual import er
+
+    return {"config": er.get_config("runlocal").to_dict(), "seeds": [0]}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_use_is_one_sentence(folder, name):
+    k = list(WRONG).index(name)
+    sentence = WRONG[name][1]
+    out, err, code = ((folder / f"{k}.{kind}").read_text() for kind in ("out", "err", "code"))
+    assert (code, out) == ("2", "")
+    if sentence is None:
+        assert err.startswith(f"error: {BEGINNINGS[name]}") and err.count("\n") == 1
+    else:
+        assert err == f"error: {sentence}\n"
+
+
+def test_wrong_use_leaves_no_workdir(folder):
+    assert not (folder / "new").exists()
+    assert [path.name for path in (folder / "other").iterdir()] == ["config.json"]
+
+
+def test_help_shows_a_command_and_every_flag():
+    command = [sys.executable, "-m", "experiments.continual", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "python -m experiments.continual --config=configs/continual/er.py --workdir=runs/er --seeds=5" in done.stdout
+    for flag in ("--config", "--workdir", "--seeds", "--save_seconds", "--[no]quiet"):
+        assert f"\n  {flag}: " in done.stdout
+
+
+def test_the_nearest_name():
+    assert _cli.nearest("erp", ["ewc", "er"]) == "did you mean 'er'?"
+    assert _cli.nearest("zzz", ["b", "a"]) == "choose from a, b."
+    assert _cli.nearest("zzz", []) == "leave it out."
+
+
+BUSY = """
+import hashlib, os, signal, sys
+from experiments import _cli
+
+with _cli.signals() as received:
+    print("ready", flush=True)
+    # Like a program that is compiled: C code that returns to Python after many seconds.
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 100_000_000)
+    print("over")
+"""
+
+
+@pytest.mark.parametrize(("first", "second"), [("SIGINT", "SIGTERM"), ("SIGTERM", "SIGINT")])
+def test_two_signals_end_the_program_at_once_whatever_runs(first, second):
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUSY], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.Signals[first])
+    assert process.stderr.readline() == f"{first}: saving, a second one ends at once\n"
+    process.send_signal(signal.Signals[second])
+    out, err = process.communicate()
+    assert (process.returncode, out, err) == (128 + signal.Signals[second], "", "")
+
+
+def test_signals_are_collected_and_handed_back(capsys):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with _cli.signals() as received:
+        assert received == []
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not received:
+            pass
+        assert received == [signal.SIGTERM]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert capsys.readouterr().err == "SIGTERM: saving, a second one ends at once\n"

@@ -1,0 +1,344 @@
+"""A run that was interrupted, killed or damaged ends in the bits of one that was not, and writes down the same."""
+
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.continual import er
+from ctrain_jax import core
+from experiments import _build, _progress, _results, continual
+
+ROOT = Path(__file__).parents[2]
+OVERRIDES = {"scenario.num_experiences": 2, "epochs": 80, "model.hidden": (128,)}
+# The binary, with chunks short enough that a signal finds the run in the middle of an experience.
+BINARY = "from experiments import _cli, continual; continual._CHUNK_SECONDS = 0.05; _cli.run(continual.main)"
+
+
+class Ended(NamedTuple):
+    """What a process left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Story(NamedTuple):
+    """Runs of one config: one from end to end, one that was stopped and killed, one that was damaged after that."""
+
+    folder: Path
+    ends: dict[str, Ended]
+    stopped: dict[str, Any]  # result.json after SIGTERM
+    killed: list[int]  # steps of the checkpoints after kill -9
+
+
+def launch(folder, workdir, *arguments):
+    flags = [f"--config.{key}={value}" for key, value in OVERRIDES.items()]
+    command = [sys.executable, "-c", BINARY, "--config=configs/continual/er.py:runlocal", *flags]
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
+    with open(folder / "out", "w") as out, open(folder / "err", "w") as err:
+        arguments = [*command, f"--workdir={folder / workdir}", *arguments]
+        return subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=out, stderr=err)
+
+
+def finish(folder, process):
+    code = process.wait()
+    return Ended(code, (folder / "out").read_text(), (folder / "err").read_text())
+
+
+def wait_for_experience(folder, workdir, t, process):
+    """Until a line tells of the middle of experience `t`."""
+    while not any(line["experience"] == t for line in lines(folder / workdir)):
+        assert process.poll() is None, (folder / "err").read_text()
+        time.sleep(0.02)
+
+
+def lines(workdir):
+    file = workdir / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text().split("\n")[:-1]] if file.exists() else []
+
+
+def result(workdir):
+    return json.loads((workdir / "result.json").read_text())
+
+
+def flip(folder):
+    """One bit of the largest file."""
+    file = max((file for file in folder.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    return file
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("story")
+    ends = {"whole": finish(folder, launch(folder, "whole", "--quiet"))}
+    process = launch(folder, "run")
+    wait_for_experience(folder, "run", 0, process)
+    process.send_signal(signal.SIGTERM)
+    ends["stopped"] = finish(folder, process)
+    stopped = result(folder / "run")
+    process = launch(folder, "run", "--save_seconds=0")
+    wait_for_experience(folder, "run", 1, process)
+    process.kill()
+    ends["killed"] = finish(folder, process)
+    shutil.copytree(folder / "run", folder / "damaged")
+    killed = sorted(int(path.name) for path in (folder / "run" / "checkpoints").iterdir() if path.name.isdigit())
+    flip(folder / "damaged" / "checkpoints" / str(killed[-1]))
+    for workdir in ("run", "damaged"):
+        ends[workdir] = finish(folder, launch(folder, workdir))
+    return Story(folder, ends, stopped, killed)
+
+
+def full_config():
+    config = er.get_config("runlocal")
+    for key, value in OVERRIDES.items():
+        config.update_from_flattened_dict({key: value})
+    return config
+
+
+def final_state(workdir, config):
+    """The leaves of the last checkpoint."""
+    learner = _build.build(config)
+    target = jax.eval_shape(jax.vmap(lambda key: learner.init(key)), jnp.stack([jax.random.key(0)]))
+    checkpoints = core.open_checkpoints(workdir / "checkpoints")
+    restored = checkpoints.restore(target)
+    checkpoints.close()
+    assert restored is not None and restored.step == sum(learner.spec.steps)
+    return [np.asarray(jax.random.key_data(x) if x.dtype == jax.random.key(0).dtype else x)
+            for x in jax.tree.leaves(restored.state)]  # fmt: skip
+
+
+def same_bits(some, others):
+    assert len(some) == len(others) > 10
+    for one, other in zip(some, others, strict=True):
+        assert one.dtype == other.dtype and one.tobytes() == other.tobytes()
+
+
+def untimed(content):
+    return {k: v for k, v in content.items() if k not in ("seconds", "steps_per_second", "command")}
+
+
+def test_a_quiet_run_says_two_lines(story):
+    whole = story.ends["whole"]
+    total = result(story.folder / "whole")["steps"]
+    first, last, rest = whole.out.split("\n")
+    assert (whole.code, whole.err, rest) == (0, "", "")
+    assert first == f"er: {total} steps, 1 seed, in {story.folder / 'whole'}"
+    final = 100 * np.mean(result(story.folder / "whole")["matrices"][0][-1])
+    assert last == f"er: done in {result(story.folder / 'whole')['seconds']:.1f} s, final accuracy {final:.1f}"
+
+
+def test_a_signal_saves_in_the_middle_of_an_experience(story):
+    ended, total = story.ends["stopped"], result(story.folder / "whole")["steps"]
+    step = story.stopped["steps"]
+    assert (ended.code, ended.err) == (143, "SIGTERM: saving, a second one ends at once\n")
+    assert f"er: stopped at step {step} of {total}, the same command goes on from there\n" in ended.out
+    assert 0 < step < total and step != total // 2 and not story.stopped["finished"]
+    assert story.ends["killed"].out.startswith(f"er: resumed at step {step} of {total}, 1 seed, in ")
+
+
+def test_a_killed_run_goes_on_from_its_last_chunk(story):
+    total = result(story.folder / "whole")["steps"]
+    assert story.ends["killed"].code == -signal.SIGKILL
+    assert story.ends["run"].out.startswith(f"er: resumed at step {story.killed[-1]} of {total}, ")
+    assert (story.ends["run"].code, story.ends["run"].err) == (0, "")
+    assert total // 2 < story.killed[-1] < total
+
+
+def test_a_flipped_bit_is_named_and_the_checkpoint_before_is_used(story):
+    ended, (before, newest) = story.ends["damaged"], story.killed[-2:]
+    total = result(story.folder / "whole")["steps"]
+    assert ended.code == 0
+    assert ended.err.startswith(
+        f"WARNING: checkpoint {newest} in {story.folder / 'damaged' / 'checkpoints'} is damaged"
+    )
+    assert ended.err.endswith("does not match its checksum\n") and ended.err.count("\n") == 1
+    assert ended.out.startswith(f"er: resumed at step {before} of {total}, ")
+
+
+@pytest.mark.parametrize("workdir", ["run", "damaged"])
+def test_the_end_is_the_same_to_the_bit(story, workdir):
+    config = full_config()
+    same_bits(final_state(story.folder / "whole", config), final_state(story.folder / workdir, config))
+    assert untimed(result(story.folder / workdir)) == untimed(result(story.folder / "whole"))
+
+
+@pytest.mark.parametrize("workdir", ["run", "damaged"])
+def test_every_step_is_told_once(story, workdir):
+    told = lines(story.folder / workdir)
+    places = [(line["step"], line["kind"]) for line in told]
+    assert len(set(places)) == len(places) and [step for step, _ in places] == sorted(step for step, _ in places)
+    seconds = [line["seconds"] for line in told if line["kind"] == "train"]
+    assert seconds == sorted(seconds) and result(story.folder / workdir)["seconds"] >= seconds[-1]
+    whole = [line for line in lines(story.folder / "whole") if line["kind"] == "eval"]
+    assert [line for line in told if line["kind"] == "eval"] == whole
+
+
+@pytest.mark.parametrize("workdir", ["whole", "run"])
+def test_tensorboard_shows_what_metrics_jsonl_says(story, workdir):
+    expected = {}
+    for line in lines(story.folder / workdir):
+        if line["kind"] == "train":
+            expected |= {(f"train/{name}", line["step"]): np.mean(line[name]) for name in ("loss", "accuracy")}
+        else:
+            values = np.mean(line["accuracy"], axis=0)
+            expected |= {(f"test/accuracy/experience_{j}", line["step"]): v for j, v in enumerate(values)}
+    shown = events(story.folder / workdir / "tensorboard")
+    assert shown.keys() == expected.keys()
+    np.testing.assert_allclose([shown[k] for k in expected], list(expected.values()), rtol=1e-6)
+
+
+def events(folder):
+    """Scalars by (tag, step), as TensorBoard shows them: a session drops what the ones before said from its step on."""
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+    shown = {}
+    for file in sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime):
+        content, at = file.read_bytes(), 0
+        while at < len(content):
+            (length,) = struct.unpack_from("<Q", content, at)
+            event = Event.FromString(content[at + 12 : at + 12 + length])
+            at += 16 + length
+            if event.session_log.status == SessionLog.START:
+                shown = {key: value for key, value in shown.items() if key[1] < event.step}
+            for value in event.summary.value:
+                shown[value.tag, event.step] = value.simple_value
+    return shown
+
+
+def test_a_finished_run_is_only_told_again(story, capsys):
+    before = {path: path.read_bytes() for path in (story.folder / "run").rglob("*") if path.is_file()}
+    told = continual.train(full_config(), story.folder / "run")
+    assert told == result(story.folder / "run")
+    final = _results.score_text(_results.scores(told)["final_accuracy"])
+    assert capsys.readouterr().out == f"er: finished before, final accuracy {final}\n"
+    assert {path: path.read_bytes() for path in (story.folder / "run").rglob("*") if path.is_file()} == before
+
+
+def test_the_report_reads_the_result(story):
+    run = _results.load_run(story.folder / "run")
+    assert _results.done(run) == 2 and run["skipped_lines"] == 0 and len(run["eval"]) == 2
+    assert run["config"] == json.loads((story.folder / "run" / "config.json").read_text())["config"]
+    assert run["stream"] == "class_incremental(digits, 2)" and run["versions"]["jax"] == jax.__version__
+    assert {"run", "whole", "damaged"} == {path.name for path in _results.find_runs(story.folder)}
+
+
+class Countdown(list):
+    """Signals: none at the first looks, one from then on."""
+
+    def __init__(self, looks):
+        super().__init__([signal.SIGINT])
+        self.looks = looks
+
+    def __bool__(self):
+        self.looks -= 1
+        return self.looks < 0
+
+
+@pytest.fixture(scope="module")
+def made():
+    """A small config and its learner, whose programs are compiled once."""
+    config = er.get_config("runlocal")
+    config.scenario.num_experiences, config.steps, config.model.hidden, config.er.size = 2, 4, (16,), 20
+    return config, _build.build(config)
+
+
+@pytest.fixture
+def config(made, monkeypatch):
+    """The small config; its experiences of 4 steps have chunks of 3 and 1."""
+    monkeypatch.setattr(_build, "build", lambda config: made[1])
+    monkeypatch.setattr(_progress.Pace, "steps", lambda self: 3)
+    return made[0].copy_and_resolve_references()
+
+
+def test_a_stop_at_any_boundary_changes_nothing(config, tmp_path):
+    whole = continual.train(config, tmp_path / "whole", 2)
+    steps = [
+        continual.train(config, tmp_path / "run", 2, received=Countdown(looks))["steps"] for looks in (0, 1, 1, 0, 1, 1)
+    ]
+    assert whole["finished"] and steps == [0, 3, 4, 4, 7, 8]
+    assert untimed(result(tmp_path / "run")) == untimed(whole)
+    assert [line["step"] for line in lines(tmp_path / "run")] == [3, 4, 4, 7, 8, 8]
+    same_bits(*(leaves(tmp_path / name, config) for name in ("whole", "run")))
+
+
+def leaves(workdir, config):
+    checkpoints = core.open_checkpoints(workdir / "checkpoints")
+    restored = checkpoints.restore(core.start(_build.build(config), [0, 1]))
+    checkpoints.close()
+    assert restored is not None and restored.step == 8
+    raw = restored.state._replace(rng=jax.random.key_data(restored.state.rng))
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(raw)]
+
+
+def test_a_signal_in_the_last_chunk_comes_too_late(config, tmp_path):
+    assert continual.train(config, tmp_path, received=Countdown(4))["finished"]
+
+
+def test_checkpoints_come_by_the_clock_and_at_the_end_of_experiences(config, tmp_path):
+    def saved(**options):
+        continual.train(config, tmp_path / str(options), **options)
+        return sorted(int(path.name) for path in (tmp_path / str(options) / "checkpoints").iterdir())
+
+    assert saved(save_seconds=0) == [4, 7, 8]
+    assert saved(save_seconds=1e6) == [4, 8]
+
+
+def test_a_run_with_a_checkpoint_but_no_result_makes_it_again(config, tmp_path):
+    whole = continual.train(config, tmp_path)
+    (tmp_path / "result.json").write_text('{"finished": tr')
+    assert untimed(continual.train(config, tmp_path)) == untimed(whole) == untimed(result(tmp_path))
+
+
+def test_other_versions_are_told_and_not_refused(config, tmp_path, caplog):
+    continual.train(config, tmp_path, received=Countdown(1))
+    claim = json.loads((tmp_path / "config.json").read_text())
+    claim["versions"] |= {"jax": "0.0.1"}
+    (tmp_path / "config.json").write_text(json.dumps(claim))
+    assert continual.train(config, tmp_path)["finished"]
+    assert caplog.messages == [
+        f"{tmp_path} began with other versions (jax 0.0.1 -> {jax.__version__}): its bits may differ from here on"
+    ]
+
+
+def test_when_every_checkpoint_is_damaged_one_sentence_says_so(config, tmp_path, caplog):
+    continual.train(config, tmp_path, save_seconds=0, received=Countdown(2))
+    files = {step: flip(tmp_path / "checkpoints" / step) for step in ("3", "4")}
+    names = {step: file.relative_to(tmp_path / "checkpoints" / step) for step, file in files.items()}
+    with pytest.raises(_build.ConfigError) as error:
+        continual.train(config, tmp_path)
+    assert str(error.value) == (
+        f"--workdir: No checkpoint in {tmp_path / 'checkpoints'} is whole (step 4: {names['4']} does not match its "
+        f"checksum; step 3: {names['3']} does not match its checksum): start in another directory."
+    )
+    assert caplog.messages == []
+
+
+def test_checkpoints_of_changed_code_are_one_sentence(config, made, tmp_path, monkeypatch):
+    continual.train(config, tmp_path, received=Countdown(1))
+    other = made[1]._replace(init=lambda *args: made[1].init(*args)._replace(model_state={"new": jnp.zeros(2)}))
+    monkeypatch.setattr(_build, "build", lambda config: other)
+    with pytest.raises(_build.ConfigError, match="does not fit the learner .model_state.new is missing in the checkp"):
+        continual.train(config, tmp_path)
+
+
+def test_one_process_after_the_other_in_a_terminal_tells_the_table_once(config, tmp_path, capsys):
+    told = continual.train(config, tmp_path, 2, received=Countdown(1))
+    assert capsys.readouterr().out == (
+        f"er: 8 steps, 2 seeds, in {tmp_path}\ner: stopped at step 3 of 8, the same command goes on from there\n"
+    )
+    assert told["matrices"] == [[None, None]] * 2 and told["seeds"] == [0, 1]
