@@ -145,7 +145,7 @@ def iterate(
     Args:
       learner: from `make_learner`.
       data: from `to_device`.
-      state: from `start`, or restored.
+      state: from `start`, or restored; spent by the first chunk.
       chunk_steps: asked before each chunk for its length in steps; a chunk ends with its experience at the latest.
       jit: as in `run_stream`.
 

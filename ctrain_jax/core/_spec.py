@@ -89,6 +89,9 @@ def _refuse(method: Method, stream: Stream, outputs: Outputs) -> None:
             f"give the model num_classes={stream.source.num_classes}."
         )
     for part in method.parts or ():
+        unknown = sorted(set(part.needs) - {"task", "labels", "features"})
+        if unknown:
+            raise ValueError(f"{part.name} needs {', '.join(unknown)}: choose from task, labels, features.")
         if "task" in part.needs and not stream.task_known:
             raise ValueError(
                 f"{part.name} needs the task of a row when predicting, which {stream.name} does not give: "

@@ -70,7 +70,13 @@ def make_step(parts: Parts, online: bool) -> Callable[..., tuple[TrainState, Rec
         outputs, mstate = model.apply(
             variables, batch["inputs"], train=True, rng=tag(rng, "forward"), task=batch.get("task")
         )
-        value = weighted_mean(problem.loss(outputs, batch), batch["weights"])
+        losses = problem.loss(outputs, batch)
+        if losses.shape != batch["weights"].shape:
+            raise ValueError(
+                f"problem.loss returns a value for each row, expected shape {batch['weights'].shape}, got "
+                f"{losses.shape}: leave the mean to the step."
+            )
+        value = weighted_mean(losses, batch["weights"])
         if not penalties:
             return value, (outputs, mstate, {})
         inside = ctx.replace(hook="loss", key=rng, batch=batch, outputs=outputs, model_state=mstate)

@@ -50,6 +50,7 @@ WRONG = [
         ValueError,
         "expert needs the task of a row when predicting, which standard does not give",
     ),
+    ({"method": core.Method("oracle", needs=("future",))}, ValueError, "oracle needs future: choose from task, labels"),
     ({"mesh": one_device()}, ValueError, "The mesh expects an axis named 'data', got .'rows',."),
 ]
 
@@ -58,6 +59,15 @@ WRONG = [
 def test_a_wrong_use_is_one_sentence(changes, error, sentence):
     with pytest.raises(error, match=sentence):
         make(**changes)
+
+
+def test_a_loss_that_is_no_value_for_each_row_is_refused():
+    problem = core.Problem(lambda outputs, batch: outputs.logits.mean(), core.classification().metrics)
+    learner = make(problem=problem)
+    with pytest.raises(
+        ValueError, match="problem.loss returns a value for each row, expected shape .8,., got ..: leave"
+    ):
+        core.run_stream(learner, 0)
 
 
 def test_the_spec_is_complete_before_anything_is_traced():
