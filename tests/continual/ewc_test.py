@@ -123,7 +123,9 @@ def test_the_mean_is_over_rows_and_padding_has_no_effect():
         data = core.to_device(learner.stream)
         return jax.jit(learner.end)(core.start(learner), data, 0).method_state["ewc"].fisher["head"]
 
-    expected = closed_form(core.start(linear_learner(continual.ewc(1.0))).params, rows_of(testing.standard_stream(), 0)[0])
+    expected = closed_form(
+        core.start(linear_learner(continual.ewc(1.0))).params, rows_of(testing.standard_stream(), 0)[0]
+    )
     for size in (8, 50, 64):
         for name, leaf in fisher(size).items():
             np.testing.assert_allclose(leaf, expected[name], rtol=1e-4, atol=1e-7)
@@ -136,7 +138,9 @@ def test_heads_of_tasks_restrict_the_softmax_of_the_fisher_information():
     first = states_after(learner)[0]
     x = rows_of(stream, 1)[0]
     own = np.arange(6) // 2 == 1
-    new = np.asarray(state.method_state["ewc"].fisher["head"]["bias"] - first.method_state["ewc"].fisher["head"]["bias"])
+    new = np.asarray(
+        state.method_state["ewc"].fisher["head"]["bias"] - first.method_state["ewc"].fisher["head"]["bias"]
+    )
     np.testing.assert_allclose(new, closed_form(state.params, x, classes=own)["bias"], rtol=1e-3, atol=1e-6)
     assert np.all(new[~own] == 0)
 
@@ -167,7 +171,9 @@ def test_the_penalty_is_in_the_gradient_of_the_step():
     head = jax.tree.map(lambda p: np.asarray(p, np.float64), state.params["head"])
     logits = x @ head["kernel"] + head["bias"]
     p = np.exp(logits - logits.max(1, keepdims=True))
-    slope = (p / p.sum(1, keepdims=True) - np.eye(6)[y]) * np.asarray(batch["weights"])[:, None] / batch["weights"].sum()
+    slope = (
+        (p / p.sum(1, keepdims=True) - np.eye(6)[y]) * np.asarray(batch["weights"])[:, None] / batch["weights"].sum()
+    )
     kept = state.method_state["ewc"]
     for name, grad in (("kernel", x.T @ slope), ("bias", slope.sum(0))):
         pull = 3.0 * np.asarray(kept.fisher["head"][name]) * (head[name] - np.asarray(kept.anchor["head"][name]))
@@ -190,4 +196,6 @@ def test_what_it_refuses():
             continual.ewc(**arguments)
     hidden = streams.class_incremental(streams.digits(), 5)._replace(labels=False)
     with pytest.raises(ValueError, match="ewc needs labels"):
-        core.make_learner(core.from_linen(models.MLP(10)), continual.ewc(1.0, fisher="empirical"), optax.sgd(0.1), hidden)
+        core.make_learner(
+            core.from_linen(models.MLP(10)), continual.ewc(1.0, fisher="empirical"), optax.sgd(0.1), hidden
+        )

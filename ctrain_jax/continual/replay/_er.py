@@ -25,7 +25,8 @@ def er(size: int, *, batch_size: int | None = None, policy: str = "reservoir") -
     .. math:: \frac{1}{|B| + |M|} \sum_{b \in B \cup M} \ell(f(x_b), y_b)
 
     and then offers the incoming rows to the memory. While the memory is empty :math:`M` is copies of incoming rows with
-    weight 0, so that the first step is a plain one, BatchNorm included.
+    weight 0, so that the first step is a plain one, BatchNorm included. A row that comes again in a later epoch is
+    offered again, and may be held twice.
 
     Args:
       size: rows of the memory; row numbers are stored, 8 bytes each.

@@ -25,8 +25,8 @@ def nmc(*, metric: str = "l2", train: bool = False) -> Method:
     r"""Predict the class whose mean feature is nearest.
 
     With features :math:`\phi(x)` of the frozen network and :math:`\mu_c` the mean over the rows of class :math:`c`
-    seen so far, the logit of a class is :math:`-\|\phi(x) - \mu_c\|_2^2`, or the cosine of the two. Classes without a row get a
-    logit out of reach. There is no gradient step.
+    seen so far, the logit of a class is :math:`-\|\phi(x) - \mu_c\|_2^2`, or the cosine of the two. Classes without a
+    row get a logit out of reach. There is no gradient step.
 
     Args:
       metric: "l2" or "cosine".
