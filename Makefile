@@ -32,7 +32,7 @@ data: $(READY)
 	$(BIN)/python -m experiments.data --name=all --data_dir=$(DATA_DIR)
 
 evidence: $(READY)
-	$(BIN)/python -m experiments.evidence --all
+	$(BIN)/python -m experiments.evidence --all --data_dir=$(DATA_DIR)
 
 $(READY): requirements.lock setup.py
 	$(PYTHON) -m venv $(VENV)

@@ -124,9 +124,10 @@ def test_wrong_use_is_one_sentence(flags, sentence):
     assert done.returncode == 2 and done.stderr.startswith(sentence) and done.stderr.count("\n") == 1
 
 
-def test_data_that_is_not_there_is_one_sentence(tmp_path):
+def test_a_check_without_its_data_is_left_out_in_one_sentence(tmp_path):
     done = call("--name=missing", f"--data_dir={tmp_path}", f"--out={tmp_path}", program=("-c", LACKING))
-    assert done.returncode == 2 and done.stderr.startswith("error: tfds: 'mnist' is not prepared under")
+    assert done.returncode == 2
+    assert done.stderr.startswith("missing was not measured: tfds: 'mnist' is not prepared under")
 
 
 LACKING = PROGRAM.replace(
