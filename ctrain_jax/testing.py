@@ -115,8 +115,9 @@ def check_model_transform(transform: core.ModelTransform, model: core.Model, inp
       AssertionError: a promise that does not hold, in one sentence.
     """
     changed = transform(model)
-    variables = jax.jit(changed.init)(jax.random.key(0), inputs)
-    _same(variables, jax.jit(changed.init)(jax.random.key(0), inputs), "init is not a function of its key")
+    # Two functions: one would be traced once.
+    variables, again = (jax.jit(lambda key: changed.init(key, inputs))(jax.random.key(0)) for _ in range(2))
+    _same(variables, again, "init is not a function of its key")
     outputs, _ = changed.apply(variables, inputs)
     _require(bool(jnp.isfinite(outputs.logits).all()), "the transformed model answers numbers that are not finite")
     tx = optax.adam(1e-2)

@@ -77,8 +77,10 @@ def make_learner(
     recorded = ("loss", *(f"online_{name}" for name in metrics if online), *metrics)
 
     def init(rng: jax.Array, variables: Variables | None = None) -> TrainState:
-        start = model if variables is None else Model(lambda rng, inputs: variables, model.apply)
-        shape = spec.batch["inputs"]
+        start, shape = model, spec.batch["inputs"]
+        if variables is not None:
+            _check_variables(variables, jax.eval_shape(model.init, rng, shape))
+            start = Model(lambda rng, inputs: variables, model.apply)
         made = method.model(start).init(tag(rng, "model"), jnp.zeros(shape.shape, shape.dtype))
         ts = TrainState(jnp.int32(0), *strong(made), opt_state=(), method_state={}, rng=rng)
         ctx = make_context(parts, "init", tag(rng, "init"), ts)
@@ -138,6 +140,16 @@ def make_learner(
         return jax.lax.map(one, data.experiences[split])
 
     return Learner(spec, stream, mesh, init, edge("begin"), step, chunk, edge("end"), predict, evaluate)
+
+
+def _check_variables(variables: Variables, expected: Variables) -> None:
+    for field, given, made in zip(Variables._fields, variables, expected, strict=True):
+        got, wanted = jax.tree.map(jnp.shape, given), jax.tree.map(jnp.shape, made)
+        if got != wanted:
+            raise ValueError(
+                f"The given variables.{field} do not fit the learner's model: expected shapes {str(wanted)[:300]}, "
+                f"got {str(got)[:300]}; give all of Variables(params, model_state, frozen) of this model."
+            )
 
 
 def _default_problem(stream: Stream) -> Problem:
