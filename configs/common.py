@@ -1,6 +1,6 @@
 """The keys that every config of `experiments.continual` has, with the values that most share."""
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 
 def split_fashion_mnist(name: str, methods: tuple[str, ...], arg: str | None) -> ConfigDict:
@@ -31,7 +31,7 @@ def split_fashion_mnist(name: str, methods: tuple[str, ...], arg: str | None) ->
     config.methods = methods
     config.batch_size = 32
     config.epochs = 1 if arg == "runlocal" else 10
-    config.steps = None  # of each experience, in place of epochs
+    config.steps = config_dict.placeholder(int)  # of each experience, in place of epochs
     if arg == "runlocal":
         config.source = {"name": "digits"}
     return config

@@ -92,22 +92,26 @@ def named(
     if not isinstance(section, Mapping | ml_collections.ConfigDict) or "name" not in section:
         raise ConfigError(f"config.{kind} expects keys, one of them name: {', '.join(sorted(names))}.")
     known_name(kind, section["name"], names)
-    options = {(rename or {}).get(k, k): v for k, v in section.items() if k != "name"}
-    return call(getattr(package, section["name"]), f"config.{kind}", options, **given)
+    options = {k: v for k, v in section.items() if k != "name"}
+    return call(getattr(package, section["name"]), f"config.{kind}", options, rename, **given)
 
 
-def call(factory: Callable, where: str, options: Mapping[str, Any], **given: Any) -> Any:
-    """The factory's result, after a check that it has such arguments."""
+def call(
+    factory: Callable, where: str, options: Mapping[str, Any], rename: Mapping[str, str] | None = None, **given: Any
+) -> Any:
+    """The factory's result, after a check that it has such arguments; `rename` says what a key is called there."""
     if not isinstance(options, Mapping | ml_collections.ConfigDict):
         raise ConfigError(f"{where} expects keys, the arguments of {factory.__name__}, got {options!r}.")
     parameters = inspect.signature(factory).parameters
-    free = [name for name in parameters if name not in given and name not in ("parent", "self")]
+    taken = {*given, "self", "parent", "name"}  # flax modules have a parent and a name
+    free = {name: name for name in parameters if name not in taken}
+    free |= {key: name for key, name in (rename or {}).items() if name in parameters}
     for key in options:
         known_name(f"key of {where}", key, free)
-    missing = [n for n in free if parameters[n].default is inspect.Parameter.empty and n not in options]
+    missing = [k for k, n in free.items() if parameters[n].default is inspect.Parameter.empty and k not in options]
     if missing:
         raise ConfigError(f"{where} expects a value for {', '.join(missing)}: set {where}.{missing[0]}.")
-    return refused(where, factory, **given, **{k: _plain(v) for k, v in options.items()})
+    return refused(where, factory, **given, **{free[k]: _plain(v) for k, v in options.items()})
 
 
 def refused(where: str, function: Callable, *args: Any, **options: Any) -> Any:
@@ -122,7 +126,7 @@ def known_name(kind: str, name: str, names: Iterable[str]) -> None:
     """Raises ConfigError with the nearest valid name, unless `name` is one of `names`."""
     names = list(names)
     if name not in names:
-        raise ConfigError(f"{name!r} is not a {kind}: {_cli.nearest(str(name), names)}")
+        raise ConfigError(f"{name!r} is not a known {kind}: {_cli.nearest(str(name), names)}")
 
 
 def _plain(value: Any) -> Any:

@@ -41,6 +41,8 @@ def fail(sentence: str) -> NoReturn:
 def nearest(name: str, names: Iterable[str]) -> str:
     """What to do about a wrong name: the nearest valid one, or all of them."""
     names = sorted(names)
+    if not names:
+        return "leave it out."
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(names)}."
 
@@ -92,7 +94,8 @@ def _parse(argv: Sequence[str]) -> list[str]:
         wrong = re.match(r"flag --config\.(\S+?)=(.*?): ", str(error))
         if wrong is None or config is None:
             fail(f"{str(error).splitlines()[0].rstrip('.')} (see --help).")
-        kind = type(_at(config, wrong[1].split("."))).__name__
+        *path, last = wrong[1].split(".")
+        kind = _at(config, path).get_type(last.split("[")[0]).__name__
         fail(f"config.{wrong[1]} expects a value of type {kind}, got {wrong[2]!r}.")
     except SystemExit:
         sys.exit(0)  # absl leaves with 1 after --help
@@ -109,14 +112,14 @@ def _checked_config(argv: Sequence[str]) -> Any:
     config = _load(value)
     for argument in argv:
         if match := re.match(r"--?(?:no)?config\.([^=]+)", argument):
-            path = match[1].split(".")
-            for depth, part in enumerate(path):
-                section, name = _at(config, path[:depth]), part.split("[")[0]
-                where = ".".join(["config", *path[:depth]])
+            *path, last = match[1].split(".")
+            for depth, part in enumerate([*path, last]):
+                section, where = _at(config, path[:depth]), ".".join(["config", *path[:depth]])
                 if not hasattr(section, "keys"):
-                    fail(f"{where} is {section!r} and has no key {name!r}.")
-                if name not in section:
-                    fail(f"{name!r} is not a key of {where}: {nearest(name, section.keys())}")
+                    fail(f"{where} is {section!r} and has no key {part!r}.")
+                # A new key in a section may be an argument that the file leaves at its default.
+                if depth < len(path) and part not in section:
+                    fail(f"{part!r} is not a known key of {where}: {nearest(part, section.keys())}")
     return config
 
 

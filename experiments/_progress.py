@@ -16,26 +16,31 @@ class Log:
     """metrics.jsonl and TensorBoard events of a run; what is beyond the step that it resumes from is taken back."""
 
     def __init__(self, workdir: Path, step: int):
-        from tensorboardX import SummaryWriter
+        # Not SummaryWriter, which hands events to a thread and cannot say when they are on the disk.
+        from tensorboardX.event_file_writer import EventsWriter
 
         path = workdir / "metrics.jsonl"
         if path.exists():
             write_whole(path, "".join(line + "\n" for line in _lines_until(path, step)))
         self._file = path.open("a")
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        folder = workdir / "tensorboard"
+        folder.mkdir(exist_ok=True)
+        self._events = EventsWriter(str(folder / "events"), filename_suffix=f".{step}")
+        # TensorBoard drops what earlier files say from the step of a START on.
+        self._event(step + 1, session_log={"status": "START"})
 
     def train(self, step: int, experience: int, record: Mapping[str, Sequence[float]], seconds: float) -> None:
         """The mean record of the steps since the last call, a value for each seed."""
         self._line({"kind": "train", "step": step, "experience": experience, **record, "seconds": seconds})
         for name, values in record.items():
-            self._events.add_scalar(f"train/{name}", float(np.mean(values)), step)
+            self._scalar(f"train/{name}", step, np.mean(values))
 
     def eval(self, step: int, experience: int, metrics: Mapping[str, Sequence[Sequence[float]]]) -> None:
         """The metrics on each test experience, `[E]` for each seed."""
         self._line({"kind": "eval", "step": step, "experience": experience, "split": "test", **metrics})
         for name, values in metrics.items():
             for j, value in enumerate(np.mean(values, axis=0)):
-                self._events.add_scalar(f"test/{name}/experience_{j}", float(value), step)
+                self._scalar(f"test/{name}/experience_{j}", step, value)
 
     def flush(self) -> None:
         """Bring everything to the disk, so that a checkpoint is never ahead of what is told of the steps before it."""
@@ -50,6 +55,14 @@ class Log:
     def _line(self, content: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(content) + "\n")
         self._file.flush()
+
+    def _scalar(self, tag: str, step: int, value: Any) -> None:
+        self._event(step, summary={"value": [{"tag": tag, "simple_value": float(value)}]})
+
+    def _event(self, step: int, **content: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._events.write_event(Event(wall_time=time.time(), step=step, **content))
 
 
 class Bar:

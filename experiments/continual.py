@@ -30,11 +30,6 @@ import ctrain_jax
 from ctrain_jax import core
 from experiments import _build, _cli, _progress, _results
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, and keys to change: --config.epochs=2.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made where it is missing, resumed where it exists.")
-_SEEDS = flags.DEFINE_integer("seeds", 1, "How many seeds to run, from config.seed on.", lower_bound=1)
-_SAVE_SECONDS = flags.DEFINE_float("save_seconds", 60.0, "Most seconds between two checkpoints.", lower_bound=0.0)
-_QUIET = flags.DEFINE_bool("quiet", False, "One line when the run starts and one when it ends, no table.")
 _CHUNK_SECONDS = 1.0
 
 
@@ -66,12 +61,12 @@ def train(
     """
     workdir = Path(workdir)
     seeds = [config.seed + k for k in range(num_seeds)]
+    learner = _build.build(config)
     claim = {"config": _plain(config), "seeds": seeds, "versions": _versions()}
     if _is_claimed(workdir, claim) and (result := _finished(workdir)):
         bar = _progress.Bar(config.name, result["steps"], result["steps"])
         bar.say(f"finished before, {_final(result)}")
         return result
-    learner = _build.build(config)
     state = _build.refused("config", core.start, learner, seeds)
     _build.refused("--workdir", workdir.mkdir, parents=True, exist_ok=True)
     if not (workdir / "config.json").exists():
@@ -79,7 +74,9 @@ def train(
 
     data = core.to_device(learner.stream)
     total = sum(learner.spec.steps)
-    with contextlib.closing(core.open_checkpoints(workdir / "checkpoints")) as checkpoints:
+    with contextlib.ExitStack() as cleanup:
+        checkpoints = core.open_checkpoints(workdir / "checkpoints")
+        cleanup.callback(checkpoints.close)
         restored = _build.refused("--workdir", checkpoints.restore, state)
         if restored is None:
             history = {"baseline": _lists(core.evaluate(learner, state, data, 0)), "rows": [], "seconds": 0.0}
@@ -89,30 +86,31 @@ def train(
         bar = _progress.Bar(config.name, total, done, quiet=quiet)
         where = f"resumed at step {done} of {total}" if restored else f"{total} steps"
         bar.say(f"{where}, {len(seeds)} seed{'s' * (len(seeds) > 1)}, in {workdir}")
-        with contextlib.closing(_progress.Log(workdir, done)) as log:
-            pace = _progress.Pace(_CHUNK_SECONDS)
-            events = core.iterate(learner, data, state, chunk_steps=pace.steps)
-            began, saved = time.monotonic() - history["seconds"], time.monotonic()
+        log = _progress.Log(workdir, done)
+        cleanup.callback(log.close)
+        pace = _progress.Pace(_CHUNK_SECONDS)
+        events = core.iterate(learner, data, state, chunk_steps=pace.steps)
+        began, saved = time.monotonic() - history["seconds"], time.monotonic()
+        stop = bool(received)
+        while not stop and (event := next(events, None)) is not None:
+            state, record, before = event.state, _lists(event.record), done
+            done = _steps_done(state)
+            pace.tick(done - before)
+            if event.metrics is not None:
+                history["rows"].append(_lists(event.metrics))
+            history["seconds"] = time.monotonic() - began
+            log.train(done, event.experience, record, history["seconds"])
+            if event.metrics is not None:
+                log.eval(done, event.experience, history["rows"][-1])
+            bar.update(done, event.experience, record)
+            # Looked at once: a signal that comes after this line is seen after the next chunk.
             stop = bool(received)
-            while not stop and (event := next(events, None)) is not None:
-                state, record, before = event.state, _lists(event.record), done
-                done = _steps_done(state)
-                pace.tick(done - before)
-                if event.metrics is not None:
-                    history["rows"].append(_lists(event.metrics))
-                history["seconds"] = time.monotonic() - began
-                log.train(done, event.experience, record, history["seconds"])
-                if event.metrics is not None:
-                    log.eval(done, event.experience, history["rows"][-1])
-                bar.update(done, event.experience, record)
-                # Looked at once: a signal that comes after this line is seen after the next chunk.
-                stop = bool(received)
-                if stop or event.metrics is not None or time.monotonic() - saved >= save_seconds:
-                    log.flush()
-                    checkpoints.save(done, state, history)
-                    saved = time.monotonic()
-                    if done < total:
-                        _write(workdir / "result.json", _result(config, learner, seeds, history, done))
+            if stop or event.metrics is not None or time.monotonic() - saved >= save_seconds:
+                log.flush()
+                checkpoints.save(done, state, history)
+                saved = time.monotonic()
+                if done < total:
+                    _write(workdir / "result.json", _result(config, learner, seeds, history, done))
     # Only now is everything on the disk, and a run may be called finished.
     result = _result(config, learner, seeds, history, done)
     _write(workdir / "result.json", result)
@@ -123,28 +121,38 @@ def train(
     return result
 
 
+def define_flags() -> None:
+    """The flags of the binary; not when it is imported, as flags of all binaries share their names."""
+    config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "A file of configs/, then keys of it to change: --config.epochs=2 --config.er.size=200.",
+        lock_config=False,
+        accept_new_attributes=True,
+    )
+    flags.DEFINE_string("workdir", None, "Folder of the run; made where it is missing, resumed where it exists.")
+    flags.DEFINE_integer("seeds", 1, "How many seeds to run, from config.seed on.", lower_bound=1)
+    flags.DEFINE_float("save_seconds", 60.0, "Most seconds between two checkpoints.", lower_bound=0.0)
+    flags.DEFINE_bool("quiet", False, "One line when the run starts and one when it ends, no table.")
+
+
 def main(argv: Sequence[str]) -> int:
     """The binary."""
+    given = flags.FLAGS
     if len(argv) > 1:
         _cli.fail(f"unknown argument {argv[1]!r}: flags start with two dashes (see --help).")
-    if _CONFIG.value is None or _WORKDIR.value is None:
+    if given.config is None or given.workdir is None:
         _cli.fail(
             "--config=FILE and --workdir=DIR are needed, as in --config=configs/continual/er.py --workdir=runs/er."
         )
     _use_cache()
+    options = {"save_seconds": given.save_seconds, "quiet": given.quiet}
     with _cli.signals() as received:
         try:
-            result = train(
-                _CONFIG.value,
-                _WORKDIR.value,
-                _SEEDS.value,
-                save_seconds=_SAVE_SECONDS.value,
-                quiet=_QUIET.value,
-                received=received,
-            )
+            result = train(given.config, given.workdir, given.seeds, received=received, **options)
         except _build.ConfigError as error:
             _cli.fail(str(error))
-    if not _QUIET.value:
+    if not given.quiet:
         print(_results.summary_table([result]))
     return 0 if result["finished"] else 128 + received[0]
 
@@ -259,4 +267,5 @@ def _use_cache() -> None:
 
 
 if __name__ == "__main__":
+    define_flags()
     _cli.run(main)

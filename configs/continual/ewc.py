@@ -1,5 +1,6 @@
 """EWC (arXiv 1612.00796) and online EWC (arXiv 1805.06370) on Split-Fashion-MNIST.
 
+python -m experiments.continual --config=configs/continual/ewc.py --workdir=runs/ewc --seeds=5
 python -m experiments.continual --config=configs/continual/ewc.py:online --workdir=runs/ewc_online --seeds=5
 """
 

@@ -7,6 +7,7 @@ match is named, and the newest good one is used.
 
 import json
 import logging
+import shutil
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from ctrain_jax.core._base import PyTree
 
 _log = logging.getLogger("ctrain_jax")
 _SEAL = "seal.json"
+_TRASH = "deleted"
 
 
 class Checkpoints(NamedTuple):
@@ -76,12 +78,18 @@ def open_checkpoints(directory: str | Path, *, keep: int = 3) -> Checkpoints:
         max_to_keep=keep,
         create=True,
         cleanup_tmp_directories=True,
+        # A folder that is deleted file by file would look like a damaged checkpoint to whoever comes after a kill.
+        todelete_subdir=_TRASH,
         async_options=ocp.AsyncOptions(post_finalization_callback=lambda: _seal(directory, saving[0])),
     )
     manager = ocp.CheckpointManager(directory, options=options)
 
-    def save(step: int, state: PyTree, extra: Any = None) -> None:
+    def settle() -> None:
         manager.wait_until_finished()
+        shutil.rmtree(directory / _TRASH, ignore_errors=True)
+
+    def save(step: int, state: PyTree, extra: Any = None) -> None:
+        settle()
         newer = [other for other in manager.all_steps() if other > step and other not in damaged]
         if newer:
             raise ValueError(
@@ -107,15 +115,16 @@ def open_checkpoints(directory: str | Path, *, keep: int = 3) -> Checkpoints:
         return _verified({name: np.asarray(x) for name, x in read["state"].items()}, read["manifest"])
 
     def restore(target: PyTree) -> Restored | None:
-        manager.wait_until_finished()
+        settle()
         damaged.clear()
         for step in sorted(manager.all_steps(), reverse=True):
             try:
                 body, leaves = load(step)
             except Exception as error:  # whatever a damaged file makes of the reader
                 damaged[step] = _line(error)
-                _log.warning("checkpoint %d in %s is damaged and is passed over: %s", step, directory, damaged[step])
                 continue
+            for newer, why in damaged.items():
+                _log.warning("checkpoint %d in %s is damaged and is passed over: %s", newer, directory, why)
             return Restored(step, _unflatten(target, leaves, body["leaves"]), body["extra"], dict(damaged))
         if damaged:
             named = "; ".join(f"step {step}: {why}" for step, why in damaged.items())
@@ -124,7 +133,7 @@ def open_checkpoints(directory: str | Path, *, keep: int = 3) -> Checkpoints:
 
     def close() -> None:
         try:
-            manager.wait_until_finished()
+            settle()
         finally:
             manager.close()
 

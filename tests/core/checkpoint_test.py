@@ -295,6 +295,7 @@ def test_foreign_files_are_left_alone(tmp_path):
 def test_what_a_killed_save_left_is_cleared_away(tmp_path):
     saved(tmp_path, steps=(1, 2))
     shutil.copytree(tmp_path / "2", tmp_path / "3.orbax-checkpoint-tmp")
+    shutil.copytree(tmp_path / "1" / "state", tmp_path / "deleted" / "0" / "state")
     assert restored(tmp_path, everything(0)).step == 2
     assert {path.name for path in tmp_path.iterdir()} == {"1", "2"}
 

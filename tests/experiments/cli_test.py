@@ -147,6 +147,7 @@ from ctrain_jax import streams
 from experiments import _cli, continual
 
 streams.digits()  # imports scikit-learn
+continual.define_flags()
 for k, arguments in enumerate(json.load(open("cases.json"))):
     child = os.fork()
     if not child:

@@ -23,7 +23,13 @@ from experiments import _build, _progress, _results, continual
 ROOT = Path(__file__).parents[2]
 OVERRIDES = {"scenario.num_experiences": 2, "epochs": 80, "model.hidden": (128,)}
 # The binary, with chunks short enough that a signal finds the run in the middle of an experience.
-BINARY = "from experiments import _cli, continual; continual._CHUNK_SECONDS = 0.05; _cli.run(continual.main)"
+BINARY = """
+from experiments import _cli, continual
+
+continual._CHUNK_SECONDS = 0.05
+continual.define_flags()
+_cli.run(continual.main)
+"""
 
 
 class Ended(NamedTuple):
@@ -57,9 +63,8 @@ def finish(folder, process):
     return Ended(code, (folder / "out").read_text(), (folder / "err").read_text())
 
 
-def wait_for_experience(folder, workdir, t, process):
-    """Until a line tells of the middle of experience `t`."""
-    while not any(line["experience"] == t for line in lines(folder / workdir)):
+def wait_until(holds, folder, process):
+    while not holds():
         assert process.poll() is None, (folder / "err").read_text()
         time.sleep(0.02)
 
@@ -67,6 +72,11 @@ def wait_for_experience(folder, workdir, t, process):
 def lines(workdir):
     file = workdir / "metrics.jsonl"
     return [json.loads(line) for line in file.read_text().split("\n")[:-1]] if file.exists() else []
+
+
+def steps(workdir):
+    """Of the checkpoints, oldest first."""
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
 
 
 def result(workdir):
@@ -87,16 +97,17 @@ def story(tmp_path_factory):
     folder = tmp_path_factory.mktemp("story")
     ends = {"whole": finish(folder, launch(folder, "whole", "--quiet"))}
     process = launch(folder, "run")
-    wait_for_experience(folder, "run", 0, process)
+    wait_until(lambda: lines(folder / "run"), folder, process)
     process.send_signal(signal.SIGTERM)
     ends["stopped"] = finish(folder, process)
     stopped = result(folder / "run")
     process = launch(folder, "run", "--save_seconds=0")
-    wait_for_experience(folder, "run", 1, process)
+    total = ends["whole"].out.split()[1]
+    wait_until(lambda: steps(folder / "run")[-1] > int(total) // 2, folder, process)
     process.kill()
     ends["killed"] = finish(folder, process)
     shutil.copytree(folder / "run", folder / "damaged")
-    killed = sorted(int(path.name) for path in (folder / "run" / "checkpoints").iterdir() if path.name.isdigit())
+    killed = steps(folder / "run")
     flip(folder / "damaged" / "checkpoints" / str(killed[-1]))
     for workdir in ("run", "damaged"):
         ends[workdir] = finish(folder, launch(folder, workdir))
@@ -188,7 +199,7 @@ def test_every_step_is_told_once(story, workdir):
     assert [line for line in told if line["kind"] == "eval"] == whole
 
 
-@pytest.mark.parametrize("workdir", ["whole", "run"])
+@pytest.mark.parametrize("workdir", ["whole", "run", "damaged"])
 def test_tensorboard_shows_what_metrics_jsonl_says(story, workdir):
     expected = {}
     for line in lines(story.folder / workdir):
@@ -267,10 +278,9 @@ def config(made, monkeypatch):
 
 def test_a_stop_at_any_boundary_changes_nothing(config, tmp_path):
     whole = continual.train(config, tmp_path / "whole", 2)
-    steps = [
-        continual.train(config, tmp_path / "run", 2, received=Countdown(looks))["steps"] for looks in (0, 1, 1, 0, 1, 1)
-    ]
-    assert whole["finished"] and steps == [0, 3, 4, 4, 7, 8]
+    run = tmp_path / "run"
+    stops = [continual.train(config, run, 2, received=Countdown(looks))["steps"] for looks in (0, 1, 1, 0, 1, 1)]
+    assert whole["finished"] and stops == [0, 3, 4, 4, 7, 8]
     assert untimed(result(tmp_path / "run")) == untimed(whole)
     assert [line["step"] for line in lines(tmp_path / "run")] == [3, 4, 4, 7, 8, 8]
     same_bits(*(leaves(tmp_path / name, config) for name in ("whole", "run")))
@@ -292,7 +302,7 @@ def test_a_signal_in_the_last_chunk_comes_too_late(config, tmp_path):
 def test_checkpoints_come_by_the_clock_and_at_the_end_of_experiences(config, tmp_path):
     def saved(**options):
         continual.train(config, tmp_path / str(options), **options)
-        return sorted(int(path.name) for path in (tmp_path / str(options) / "checkpoints").iterdir())
+        return steps(tmp_path / str(options))
 
     assert saved(save_seconds=0) == [4, 7, 8]
     assert saved(save_seconds=1e6) == [4, 8]

@@ -1,0 +1,56 @@
+"""Every config runs for two steps, and its header is the command that runs it."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from ctrain_jax import continual as methods
+from experiments import continual
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").glob("*/*.py"))
+COMMAND = re.compile(
+    r"^python -m experiments\.continual --config=(\S+?\.py)(?::(\S+))? --workdir=runs/(\S+) --seeds=5$", re.MULTILINE
+)
+
+
+def header(file):
+    """What the docstring of a config says: its commands, as (file, argument, workdir)."""
+    return COMMAND.findall(runpy.run_path(str(ROOT / file))["__doc__"])
+
+
+CASES = [(file, argument) for file in FILES for _, argument, _ in header(file)]
+
+
+def test_there_are_configs():
+    assert len(FILES) >= 7 and {file for file, _ in CASES} == set(FILES)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_header_names_the_file_and_a_workdir_of_its_own(file):
+    for path, argument, workdir in header(file):
+        config = runpy.run_path(str(ROOT / file))["get_config"](argument)
+        assert (path, workdir) == (file, config.name)
+        assert config.name == Path(file).stem + (f"_{argument}" if argument else "")
+        assert Path(file).stem in config.methods or Path(file).stem not in methods.__all__
+
+
+@pytest.mark.parametrize(("file", "argument"), CASES)
+def test_two_steps(file, argument, tmp_path):
+    config = runpy.run_path(str(ROOT / file))["get_config"](",".join(filter(None, [argument, "runlocal"])))
+    config.steps = 2
+    if "hidden" in config.model:
+        config.model.hidden = (16,)
+    config.scenario.num_experiences = 2
+    told = continual.train(config, tmp_path, quiet=True)
+    experiences = 1 if config.arrival == "joint" else 2
+    assert told["finished"] and (told["steps"], told["experiences"]) == (2 * experiences, experiences)
+    assert all(0 <= value <= 1 for row in told["matrices"][0] for value in row)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_wrong_argument_is_refused(file):
+    with pytest.raises(ValueError, match="got 'runlokal'"):
+        runpy.run_path(str(ROOT / file))["get_config"]("runlokal")
