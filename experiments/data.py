@@ -25,10 +25,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 from PIL import Image
 
 from ctrain_jax.streams._tfds import default_data_dir
+from experiments import _cli
 
 Splits = dict[str, tuple[np.ndarray, np.ndarray]]  # {"train" | "test": (uint8 [N, H, W] or [N, H, W, 3], uint8 [N])}
 
@@ -323,30 +324,32 @@ DATASETS = {
     ),
 }
 
-_NAME = flags.DEFINE_enum("name", "all", [*DATASETS, "all"], "The data set to fetch and prepare.")
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Where to prepare it (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)."
-)
-_EMBED = flags.DEFINE_string(
-    "embed", None, "Instead, write the embedded subset of Fashion-MNIST to this PNG file (for maintainers)."
-)
+
+def define_flags() -> None:
+    """The flags of the binary; not when it is imported, as flags of all binaries share their names."""
+    flags.DEFINE_enum("name", "all", [*DATASETS, "all"], "The data set to fetch and prepare.")
+    flags.DEFINE_string("data_dir", None, "Where to prepare it (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets).")
+    flags.DEFINE_string(
+        "embed", None, "Instead, write the embedded subset of Fashion-MNIST to this PNG file (for maintainers)."
+    )
 
 
 def main(argv: list[str]) -> None:
     """Prepares what the flags say; a failure ends with its sentence and code 1."""
+    given = flags.FLAGS
     if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments {argv[1:]}; name the data set as --name=mnist.")
-    logging.set_verbosity(logging.WARNING)
+        _cli.fail(f"unexpected arguments {argv[1:]}: name the data set as --name=mnist (see --help).")
     try:
-        if _EMBED.value:
-            print(embed(pathlib.Path(_EMBED.value).expanduser()))
+        if given.embed:
+            print(embed(pathlib.Path(given.embed).expanduser()))
             return
-        data_dir = pathlib.Path(_DATA_DIR.value).expanduser() if _DATA_DIR.value else default_data_dir()
-        for name in DATASETS if _NAME.value == "all" else [_NAME.value]:
+        data_dir = pathlib.Path(given.data_dir).expanduser() if given.data_dir else default_data_dir()
+        for name in DATASETS if given.name == "all" else [given.name]:
             print(prepare(name, data_dir), flush=True)
     except (RuntimeError, ValueError) as error:
         raise SystemExit(str(error)) from error
 
 
 if __name__ == "__main__":
-    app.run(main)
+    define_flags()
+    _cli.run(main)

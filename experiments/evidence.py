@@ -34,26 +34,30 @@ from experiments import _cli
 from experiments._evidence import checks
 from experiments._evidence._common import Check, Claim
 
-_NAME = flags.DEFINE_string("name", None, "Run the check of this factory: --name=ewc.")
-_ROW = flags.DEFINE_integer("row", None, "Run the checks of this row of the ledger of papers.")
-_FAMILY = flags.DEFINE_string("family", None, "Run the checks of a package: --family=continual.")
-_ALL = flags.DEFINE_bool("all", False, "Run every check.")
-_MISSING = flags.DEFINE_bool("missing", False, "Run the checks that have no evidence file.")
-_TABLES = flags.DEFINE_bool("tables", False, "Run nothing, write the tables of the READMEs again.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where MNIST is prepared for tensorflow-datasets.")
-_OUT = flags.DEFINE_string("out", None, "Folder of the evidence files; that of the package by default.")
-
 PACKAGE = Path(ctrain_jax.__file__).parent
 FOLDER = PACKAGE / "evidence"
 MARK = "<!-- evidence -->"
 
 
+def define_flags() -> None:
+    """The flags of the binary; not when it is imported, as flags of all binaries share their names."""
+    flags.DEFINE_string("name", None, "Run the check of this factory: --name=ewc.")
+    flags.DEFINE_integer("row", None, "Run the checks of this row of the ledger of papers.")
+    flags.DEFINE_string("family", None, "Run the checks of a package: --family=continual.")
+    flags.DEFINE_bool("all", False, "Run every check.")
+    flags.DEFINE_bool("missing", False, "Run the checks that have no evidence file.")
+    flags.DEFINE_bool("tables", False, "Run nothing, write the tables of the READMEs again.")
+    flags.DEFINE_string("data_dir", None, "Where MNIST is prepared for tensorflow-datasets.")
+    flags.DEFINE_string("out", None, "Folder of the evidence files; that of the package by default.")
+
+
 def main(argv: Sequence[str]) -> int:
     """Runs the checks that the flags name."""
+    given = flags.FLAGS
     if argv[1:]:
         _cli.fail(f"unexpected argument {argv[1]!r}: name a check with --name (see --help).")
-    out = FOLDER if _OUT.value is None else Path(_OUT.value)
-    if _TABLES.value:
+    out = FOLDER if given.out is None else Path(given.out)
+    if given.tables:
         write_tables()
         return 0
     known = checks()
@@ -61,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
     failed = left_out = False
     for name in chosen:
         try:
-            evidence = measure(name, known[name], _DATA_DIR.value)
+            evidence = measure(name, known[name], given.data_dir)
         except FileNotFoundError as error:
             print(f"{name} was not measured: {error}", file=sys.stderr)
             left_out = True
@@ -141,29 +145,30 @@ def write_tables() -> None:
 
 
 def _chosen(known: dict[str, Check], out: Path) -> list[str]:
-    wanted = [flag for flag in (_NAME, _ROW, _FAMILY) if flag.value is not None]
-    wanted += [flag for flag in (_ALL, _MISSING) if flag.value]
+    given = flags.FLAGS
+    wanted = [value for value in (given.name, given.row, given.family) if value is not None]
+    wanted += [value for value in (given.all, given.missing) if value]
     if len(wanted) != 1:
         _cli.fail("expected one of --name, --row, --family, --missing, --all, --tables: --all runs every check.")
-    if _ALL.value:
+    if given.all:
         return list(known)
-    if _MISSING.value:
+    if given.missing:
         return [name for name in known if not (out / f"{name}.json").is_file()]
-    if _NAME.value is not None:
-        if _NAME.value not in known:
-            _cli.fail(f"{_NAME.value!r} has no check: {_cli.nearest(_NAME.value, known)}")
-        return [_NAME.value]
-    if _FAMILY.value is not None:
+    if given.name is not None:
+        if given.name not in known:
+            _cli.fail(f"{given.name!r} has no check: {_cli.nearest(given.name, known)}")
+        return [given.name]
+    if given.family is not None:
         families = {name: check.factory.split(".")[1] for name, check in known.items()}
-        if _FAMILY.value not in families.values():
+        if given.family not in families.values():
             _cli.fail(
-                f"{_FAMILY.value!r} is no family with a check: {_cli.nearest(_FAMILY.value, set(families.values()))}"
+                f"{given.family!r} is no family with a check: {_cli.nearest(given.family, set(families.values()))}"
             )
-        return [name for name, family in families.items() if family == _FAMILY.value]
+        return [name for name, family in families.items() if family == given.family]
     rows = sorted({row for check in known.values() for row in check.rows})
-    if _ROW.value not in rows:
-        _cli.fail(f"row {_ROW.value} has no check: choose from {', '.join(map(str, rows))}.")
-    return [name for name, check in known.items() if _ROW.value in check.rows]
+    if given.row not in rows:
+        _cli.fail(f"row {given.row} has no check: choose from {', '.join(map(str, rows))}.")
+    return [name for name, check in known.items() if given.row in check.rows]
 
 
 def _plain(claim: Claim) -> dict[str, Any]:
@@ -183,4 +188,5 @@ def _number(claim: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(_cli.run(main))
+    define_flags()
+    _cli.run(main)

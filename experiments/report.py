@@ -9,21 +9,18 @@ printed as a table. A folder that holds no run ends the program with one sentenc
 
 import datetime
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from ctrain_jax import metrics
 from experiments import _charts as charts
+from experiments import _cli
 from experiments import _results as results
 from experiments._charts import esc
-
-_WORKDIR = flags.DEFINE_multi_string("workdir", [], "Folder of a run, or of runs one or two levels down; repeatable.")
-_OUT = flags.DEFINE_string("out", "report.html", "The page to write.")
 
 _MOST_POINTS = 200  # of a loss curve
 _TERMS = (
@@ -383,17 +380,25 @@ def _count(num: int, noun: str) -> str:
     return f"{num} {noun}{'' if num == 1 else 's'}"
 
 
+def define_flags() -> None:
+    """The flags of the binary; not when it is imported, as flags of all binaries share their names."""
+    flags.DEFINE_multi_string("workdir", [], "Folder of a run, or of runs one or two levels down; repeatable.")
+    flags.DEFINE_string("out", "report.html", "The page to write.")
+
+
 def main(argv: Sequence[str]) -> None:
+    """The binary."""
+    given = flags.FLAGS
+    if argv[1:]:
+        _cli.fail(f"A report takes flags only, got {' '.join(argv[1:])}: give each folder as --workdir=DIR.")
     try:
-        if argv[1:]:
-            raise ValueError(f"A report takes flags only, got {' '.join(argv[1:])}: give each folder as --workdir=DIR.")
-        runs = _load([Path(folder) for folder in _WORKDIR.value])
-        out = _write(runs, Path(_OUT.value))
+        runs = _load([Path(folder) for folder in given.workdir])
+        out = _write(runs, Path(given.out))
     except ValueError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    print(f"{results.summary_table(runs)}\n\n{out}")
+        _cli.fail(str(error))
+    print(f"{results.summary_table(runs)}\n\nThe report is in {out}: open it in a browser.")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    define_flags()
+    _cli.run(main)

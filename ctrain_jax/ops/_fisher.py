@@ -194,9 +194,7 @@ def _upstream(plan: Plan, leaves: Sequence[jax.Array], upstream: Sequence[jax.Ar
     return {k: values[plan.entries[k].equation.reads[plan.entries[k].position]] for k in plan.shared}
 
 
-def _expectation(
-    squares: Callable[[jax.Array, jax.Array], Any], probs: jax.Array, labels: jax.Array | None
-) -> Any:
+def _expectation(squares: Callable[[jax.Array, jax.Array], Any], probs: jax.Array, labels: jax.Array | None) -> Any:
     """`squares(gradient of log p(y) by the logits, probability)`, summed over the classes or for one label."""
     num_classes = probs.shape[-1]
 

@@ -86,7 +86,8 @@ good, bad = (_common.Check("ctrain_jax.continual." + name, "arXiv", lambda seeds
     _common.gate("small", value, most=1), _common.estimate("large", [0.0] * 5, least=1)], rows=(7,))
     for name, value in (("good", 0.5), ("bad", 2.0)))
 evidence.checks = lambda: {"bad": bad, "good": good}
-sys.exit(_cli.run(evidence.main))
+evidence.define_flags()
+_cli.run(evidence.main)
 """
 
 

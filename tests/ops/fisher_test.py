@@ -175,11 +175,14 @@ SECOND_PASS = {
     ),
     "positions_first_merged_into_rows": lambda: by_hand(
         lambda p, x: (jnp.tanh(x.swapaxes(0, 1).reshape(-1, 2) @ p["w"]).reshape(3, -1, 5)).sum(0) @ p["o"],
-        normal(1, 5, 3, 2), w=(2, 5), o=(5, 4),
+        normal(1, 5, 3, 2),
+        w=(2, 5),
+        o=(5, 4),
     ),
     "rows_in_another_order": lambda: by_hand(
         lambda p, x: jnp.tanh(x[jnp.argsort(x[:, 0])] @ p["w"])[jnp.argsort(jnp.argsort(x[:, 0]))] @ p["o"],
-        w=(6, 5), o=(5, 4),
+        w=(6, 5),
+        o=(5, 4),
     ),
     "rows_reversed": lambda: by_hand(lambda p, x: jnp.tanh(x[::-1] @ p["w"])[::-1] @ p["o"], w=(6, 5), o=(5, 4)),
     "kernel_on_the_left": lambda: by_hand(lambda p, x: (p["w"] @ x.T).T, w=(4, 6)),
