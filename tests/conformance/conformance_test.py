@@ -30,7 +30,7 @@ def test_method(make):
     testing.check_method(make())
 
 
-@pytest.mark.parametrize("make", CHAINS, ids=str)
+@pytest.mark.parametrize("make", flat({"chain": CHAINS}))
 def test_chain(make):
     testing.check_method(make())
 

@@ -221,7 +221,7 @@ def test_foreign_optimizers_get_what_they_declare_and_lower_the_loss(name):
     losses = []
     chunk = jax.jit(learner.chunk)
     for i in range(4):
-        state, record = chunk(state, data, 0, 7 * i, 7)
+        state, record = chunk(state, data, 0, 7 * i, 7 if i else 1)  # the first loss is that of the first step alone
         losses.append(float(record["loss"]))
     assert losses[-1] < losses[0]
     moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), start, state.params)
