@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 RUNS := runs/split_fashion_mnist
 METHODS := naive ewc:online er derpp gacil joint
 DATA_DIR ?= $(HOME)/tensorflow_datasets
@@ -35,10 +36,11 @@ evidence: $(READY)
 	$(BIN)/python -m experiments.evidence --all --data_dir=$(DATA_DIR)
 
 $(READY): requirements.lock setup.py
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-	touch $@
+	@echo "setting up $(VENV), once: about a minute"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --no-deps --requirement requirements.lock
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
