@@ -19,7 +19,7 @@ def classification() -> Problem:
     """
 
     def loss(outputs: Outputs, batch: Batch) -> jax.Array:
-        logits = mask_logits(outputs.logits, batch)
+        logits = mask_logits(outputs.logits, batch.get("classes"))
         if "targets" in batch:
             # A masked class has -inf-like logits: 0 * -inf must not reach the sum.
             terms = jnp.where(batch["targets"] > 0, batch["targets"] * jax.nn.log_softmax(logits), 0.0)
@@ -27,7 +27,7 @@ def classification() -> Problem:
         return optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
 
     def metrics(outputs: Outputs, batch: Batch) -> dict[str, jax.Array]:
-        logits = mask_logits(outputs.logits, batch)
+        logits = mask_logits(outputs.logits, batch.get("classes"))
         return {"accuracy": (logits.argmax(-1) == batch["labels"]).astype(jnp.float32)}
 
     return Problem(loss, metrics)
@@ -48,11 +48,17 @@ def regression() -> Problem:
     return Problem(loss, lambda outputs, batch: {"mse": loss(outputs, batch)})
 
 
-def mask_logits(logits: jax.Array, batch: Batch) -> jax.Array:
-    """Logits with the classes outside of `batch["classes"]` put out of reach; unchanged where there is no mask."""
-    if "classes" not in batch:
-        return logits
-    return jnp.where(batch["classes"], logits, jnp.finfo(logits.dtype).min / 2)
+def mask_logits(logits: jax.Array, classes: jax.Array | None) -> jax.Array:
+    """Logits with the classes outside of a mask put out of reach: finite, but below any other.
+
+    Args:
+      logits: `[B, C]`.
+      classes: bool `[B, C]` or `[C]`, the classes that stay; None for all.
+
+    Returns:
+      `[B, C]`.
+    """
+    return logits if classes is None else jnp.where(classes, logits, jnp.finfo(logits.dtype).min / 2)
 
 
 def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:

@@ -46,6 +46,32 @@ def test_a_switched_off_neighbour_changes_nothing(place):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)  # another program rounds in other places
 
 
+def test_every_hook_step_experience_and_seed_has_random_numbers_of_its_own():
+    def note(hook):
+        def run(s, ts, ctx):
+            place = 3 * ctx.experience.index + {"begin": 0, "update": 1, "end": 2}[hook]
+            return s.at[place].set(jax.random.bits(ctx.rng, (2,))), ts
+
+        return run
+
+    def both(s, ts, ctx):
+        s, ts = note("update")(s, ts, ctx)
+        # Two steps an experience: the first one's numbers go to a row of their own.
+        return s.at[6 + ts.step].set(jax.random.bits(ctx.rng, (2,))), ts
+
+    spy = core.Method(
+        "spy",
+        init=lambda *_: jnp.zeros((12, 2), jnp.uint32),
+        begin=note("begin"),
+        update=both,
+        end=note("end"),
+    )
+    tables = [np.asarray(run(spy, steps=2, seed=seed).method_state["spy"]) for seed in (0, 1)]
+    drawn = [tuple(row) for table in tables for row in table[[0, 2, 3, 5, 7, 8, 9, 10]]]
+    assert len(set(drawn)) == len(drawn) == 16 and (0, 0) not in drawn
+    np.testing.assert_array_equal(tables[0], np.asarray(run(spy, steps=2).method_state["spy"]))
+
+
 def test_two_methods_of_one_name_draw_different_numbers():
     state = run(core.chain(continual.er(10), continual.er(10)), steps=40)
     rows = [np.sort(state.method_state[name].buffer.records["row"]) for name in ("er", "er_1")]

@@ -96,6 +96,22 @@ def test_models_train_in_a_run_and_map_over_seeds(name):
     assert len(kernels) == 2 and all(not np.array_equal(*kernel) for kernel in kernels)
 
 
+class Counting(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        calls = self.variable("counts", "calls", lambda: jnp.zeros(()))
+        if not self.is_initializing() and self.is_mutable_collection("counts"):
+            calls.value += 1.0
+        return nn.Dense(6)(x)
+
+
+def test_a_collection_may_be_written_in_training_alone():
+    model = core.from_linen(Counting())
+    variables = model.init(jax.random.key(0), X)
+    assert model.apply(variables, X)[1]["counts"]["calls"] == 0
+    assert model.apply(variables, X, train=True)[1]["counts"]["calls"] == 1
+
+
 class Tasks(nn.Module):
     @nn.compact
     def __call__(self, x, task=None):

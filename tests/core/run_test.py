@@ -181,14 +181,26 @@ def test_pmap_of_the_step_works():
 
 
 def test_a_joint_stream_keeps_the_views_of_its_rows():
-    """Rows of experience 2 reach the model through view 2, whichever experience they arrive in."""
+    """A row reaches the model through the view of the experience that it came from, whenever it arrives."""
     stream = testing.standard_stream()
-    learner = core.make_learner(
-        testing.standard_model(), core.identity(), optax.adamw(3e-3), streams.joint(stream), batch_size=8, epochs=12
+    shapes = {"inputs": jnp.zeros((8, 12)), "row": jnp.zeros(8, jnp.int32), "experience": jnp.zeros(8, jnp.int32)}
+    seen = core.Method(
+        "seen", init=lambda *_: shapes, update=lambda s, ts, ctx: ({k: ctx.batch[k] for k in shapes}, ts)
     )
+    learner = short_learner(seen, stream=streams.joint(stream), steps=None, epochs=12)
+    data, step = core.to_device(learner.stream), jax.jit(learner.step)
+    state, met = core.start(learner, 0), set()
+    order, inputs = np.asarray(stream.origins.view), stream.source.train["inputs"]
+    for i in range(4):
+        state, _ = step(state, data, 0, i)
+        batch = jax.tree.map(np.asarray, state.method_state["seen"])
+        for x, row, origin in zip(batch["inputs"], batch["row"], batch["experience"], strict=True):
+            assert origin == np.searchsorted([50, 87, 153], row, side="right")
+            np.testing.assert_array_equal(x, inputs[row][order[origin]])
+            met.add(int(origin))
+    assert met == {0, 1, 2}
     result = core.run_stream(learner, 0)
-    assert result.accuracy.shape == (1, 3)
-    assert float(result.accuracy.mean()) > 0.9
+    assert result.accuracy.shape == (1, 3) and float(result.accuracy.mean()) > 0.9
 
 
 def test_evaluation_is_the_mean_over_exactly_the_rows_of_each_experience():

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ctrain_jax.core import Method
+from ctrain_jax.core import Method, mask_logits
 from ctrain_jax.ops import check_positive
 
 
@@ -85,7 +85,7 @@ def gacil(width: int = 2048, *, gamma: float = 0.1, train: bool = False) -> Meth
 
     def predict(s, ctx):
         logits = jax.nn.relu(ctx.outputs.features @ s.expansion) @ s.head
-        return ctx.outputs._replace(logits=jnp.where(s.counts > 0, logits, jnp.finfo(logits.dtype).min / 4))
+        return ctx.outputs._replace(logits=mask_logits(logits, s.counts > 0))
 
     method = Method(
         "gacil",

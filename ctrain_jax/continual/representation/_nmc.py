@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ctrain_jax.core import Method
+from ctrain_jax.core import Method, mask_logits
 from ctrain_jax.ops import check_choice
 
 
@@ -62,7 +62,7 @@ def nmc(*, metric: str = "l2", train: bool = False) -> Method:
             logits = _unit(features) @ _unit(means).T
         else:
             logits = 2 * features @ means.T - jnp.square(means).sum(-1) - jnp.square(features).sum(-1, keepdims=True)
-        return ctx.outputs._replace(logits=jnp.where(s.counts > 0, logits, jnp.finfo(logits.dtype).min / 4))
+        return ctx.outputs._replace(logits=mask_logits(logits, s.counts > 0))
 
     method = Method(
         "nmc",
