@@ -155,6 +155,15 @@ def test_one_trace_for_a_stream_of_unequal_experiences():
     assert len(traces) == 1
 
 
+def test_a_state_of_python_numbers_is_traced_once_as_well():
+    """Numbers of Python are weakly typed until something touches them; the second chunk must not be another program."""
+    traces = []
+    counter = core.Method("counter", init=lambda *_: 0.0, update=lambda s, ts, ctx: (traces.append(1) or s + 1, ts))
+    learner = short_learner(counter, steps=3)
+    result = core.run_stream(learner, 0)
+    assert len(traces) == 1 and float(result.state.method_state["counter"]) == 9.0
+
+
 def test_debug_mode_is_the_same_run_and_names_the_hook_the_experience_and_the_step():
     learner = short_learner(core.chain(continual.er(20)), steps=2)
     close(core.run_stream(learner, 0).state, core.run_stream(learner, 0, jit=False).state)

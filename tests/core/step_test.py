@@ -162,6 +162,24 @@ def frozen_model():
     return core.Model(init, apply)
 
 
+def test_the_forward_pass_draws_other_numbers_in_each_step():
+    """What dropout is seeded with."""
+
+    def init(rng, inputs):
+        return core.Variables({"w": jnp.zeros((12, 6))}, {"drawn": jnp.zeros((9, 2), jnp.uint32), "at": jnp.int32(0)})
+
+    def apply(variables, inputs, *, train=False, rng=None, task=None):
+        state = variables.model_state
+        if train:
+            drawn = state["drawn"].at[state["at"]].set(jax.random.bits(rng, (2,)))
+            state = {"drawn": drawn, "at": state["at"] + 1}
+        return core.Outputs(inputs @ variables.params["w"]), state
+
+    state = short_run(core.identity(), model=core.Model(init, apply), steps=4)
+    drawn = {tuple(row) for row in np.asarray(state.model_state["drawn"]).tolist()}
+    assert int(state.model_state["at"]) == 8 and len(drawn - {(0, 0)}) == 8
+
+
 def test_frozen_arrays_are_neither_trained_nor_seen_by_penalties():
     stored = short_run(continual.ewc(1.0), model=frozen_model(), steps=3)
     learner = short_learner(core.identity(), model=frozen_model())
