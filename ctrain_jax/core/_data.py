@@ -98,6 +98,8 @@ def question(batch: Batch, spec: Spec) -> Batch:
 
 
 def make_scan(experience: Experience, fetch: Callable[..., Batch], spec: Spec) -> Callable[..., Any]:
+    """`scan(fn, carry)` over the rows of an experience, in batches that say their `position` in it."""
+
     def scan(fn: Callable[[Any, Batch, jax.Array], Any], carry: Any, size: int = spec.batch_size) -> Any:
         def body(b, carry):
             at = b * size + jnp.arange(size, dtype=jnp.int32)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from ctrain_jax.core._base import Model, Outputs, Spec, Stream
 from ctrain_jax.core._method import Method
+from ctrain_jax.ops import check_size
 
 
 def make_spec(
@@ -26,8 +27,7 @@ def make_spec(
     sizes = {"batch_size": batch_size, "epochs": epochs, "eval_batch_size": eval_batch_size}
     sizes |= {} if steps is None else {"steps": steps}
     for name, value in sizes.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} expects a whole number of at least 1, got {value!r}.")
+        check_size(name, value)
     if mesh is not None:
         if "data" not in mesh.shape:
             raise ValueError(f"The mesh expects an axis named 'data', got {tuple(mesh.axis_names)}.")

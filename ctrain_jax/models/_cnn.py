@@ -8,7 +8,8 @@ from flax.typing import Dtype
 
 from ctrain_jax.core._base import Outputs
 from ctrain_jax.models._conv import Conv
-from ctrain_jax.models._mlp import check_choice, check_floats, check_positive, head, normalize
+from ctrain_jax.models._mlp import check_floats, head, normalize
+from ctrain_jax.ops import check_choice, check_size
 
 
 class CNN(nn.Module):
@@ -44,9 +45,9 @@ class CNN(nn.Module):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive("num_classes", self.num_classes)
+        check_size("num_classes", self.num_classes)
         for width in self.widths:
-            check_positive("Each width in widths", width)
+            check_size("Each width in widths", width)
         check_choice("norm", self.norm, ("none", "batch", "group"))
         check_choice("pool", self.pool, ("flatten", "mean"))
 

@@ -2,8 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from numbers import Integral
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +9,7 @@ from flax import linen as nn
 from flax.typing import Dtype
 
 from ctrain_jax.core._base import Outputs
+from ctrain_jax.ops import check_choice, check_size
 
 
 class MLP(nn.Module):
@@ -47,9 +46,9 @@ class MLP(nn.Module):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive("num_classes", self.num_classes)
+        check_size("num_classes", self.num_classes)
         for width in self.hidden:
-            check_positive("Each width in hidden", width)
+            check_size("Each width in hidden", width)
         check_choice("norm", self.norm, ("none", "batch"))
 
     @nn.compact
@@ -82,17 +81,8 @@ def normalize(norm: str, x: jax.Array, train: bool, dtype: Dtype | None, name: s
     return x
 
 
-def check_positive(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"{name} must be a positive int, got {value!r}: give 1 or more.")
-
-
-def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}: choose one of these.")
-
-
 def check_floats(inputs: jax.Array) -> None:
+    """Raises ValueError unless `inputs` are floats `[B, ...]`."""
     if inputs.ndim < 2 or not jnp.issubdtype(inputs.dtype, jnp.floating):
         raise ValueError(
             f"inputs must be floats [B, ...], got {inputs.dtype} of shape {inputs.shape}: "

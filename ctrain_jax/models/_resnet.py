@@ -12,7 +12,8 @@ from flax.typing import Dtype
 from ctrain_jax.core._base import Outputs
 from ctrain_jax.models._cnn import as_images
 from ctrain_jax.models._conv import Conv
-from ctrain_jax.models._mlp import check_choice, check_positive, head, normalize
+from ctrain_jax.models._mlp import head, normalize
+from ctrain_jax.ops import check_choice, check_size
 
 
 class ResNet18(nn.Module):
@@ -52,8 +53,8 @@ class ResNet18(nn.Module):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive("num_classes", self.num_classes)
-        check_positive("width", self.width)
+        check_size("num_classes", self.num_classes)
+        check_size("width", self.width)
         check_choice("norm", self.norm, ("batch", "group"))
 
     @nn.compact

@@ -11,7 +11,8 @@ from flax.typing import Dtype
 
 from ctrain_jax.core._base import Outputs
 from ctrain_jax.models._cnn import as_images
-from ctrain_jax.models._mlp import check_choice, check_positive, head
+from ctrain_jax.models._mlp import head
+from ctrain_jax.ops import check_choice, check_size
 
 
 class ViT(nn.Module):
@@ -59,7 +60,7 @@ class ViT(nn.Module):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("num_classes", "patch", "width", "depth", "heads", "mlp_ratio"):
-            check_positive(name, getattr(self, name))
+            check_size(name, getattr(self, name))
         check_choice("pool", self.pool, ("cls", "mean"))
         if self.width % self.heads:
             raise ValueError(f"width must be a multiple of heads={self.heads}, got {self.width}: change one of them.")

@@ -1,7 +1,7 @@
 """Helpers of the families: pure functions of arrays and pytrees."""
 
 from ctrain_jax.ops._buffers import Buffer, BufferState, class_balanced, reservoir, ring, wait_for
-from ctrain_jax.ops._checks import check_choice, check_fraction, check_non_negative, check_positive
+from ctrain_jax.ops._checks import check_choice, check_fraction, check_non_negative, check_positive, check_size
 from ctrain_jax.ops._fisher import fisher_diagonal
 from ctrain_jax.ops._herding import herding
 from ctrain_jax.ops._memory import Memory, append_rows, memory
@@ -16,6 +16,7 @@ __all__ = [
     "check_fraction",
     "check_non_negative",
     "check_positive",
+    "check_size",
     "class_balanced",
     "fisher_diagonal",
     "herding",

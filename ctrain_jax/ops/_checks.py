@@ -1,6 +1,7 @@
 """Checks of arguments, shared by all factories: one sentence that says what was expected and what came."""
 
 from collections.abc import Callable, Collection
+from numbers import Integral
 from typing import Any
 
 import jax.core
@@ -80,6 +81,26 @@ def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
     """
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}: choose one of them.")
+
+
+def check_size(name: str, value: Any) -> None:
+    """Raises unless `value` is a whole number of at least 1: shapes and counts are static.
+
+    Args:
+        name: the argument's name.
+        value: an int; a bool is none.
+
+    Raises:
+        ValueError: anything else.
+
+    Example:
+        >>> check_size("batch_size", 0)
+        Traceback (most recent call last):
+        ...
+        ValueError: batch_size expects a whole number of at least 1, got 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name} expects a whole number of at least 1, got {value!r}.")
 
 
 def _check(name: str, value: Any, holds: Callable[[Any], Any], expected: str, advice: str) -> None:

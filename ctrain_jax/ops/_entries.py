@@ -19,6 +19,8 @@ _RESHAPES = ("reshape", "squeeze", "transpose", "convert_element_type", "copy", 
 
 
 class Equation(NamedTuple):
+    """One operation, and the numbers of the values that it reads and writes."""
+
     primitive: jex.Primitive
     params: dict[str, Any]
     reads: tuple[int, ...]
@@ -49,6 +51,8 @@ class Entry(NamedTuple):
 
 
 class Plan(NamedTuple):
+    """What is computed when, and how each leaf of the parameters is reached."""
+
     program: Program
     static: list[int]  # equations of parameters and constants alone
     dynamic: list[int]  # equations that see the examples
@@ -60,6 +64,7 @@ class Plan(NamedTuple):
 
 
 def make_plan(forward: Callable[[Any, Any], jax.Array], params: Any, inputs: Any, batch: int) -> Plan:
+    """Traces `forward` at `batch` and at one example more, which tells the axis of the examples from the others."""
     program, wider = (_record(forward, params, inputs, num) for num in (batch, batch + 1))
     leaves = range(len(program.leaves))
     names = [e.primitive.name for e in program.equations]
@@ -215,6 +220,7 @@ def _sole_entry(program: Program, slot: int, entries: dict[int, Entry]) -> int |
 
 
 def known_values(plan: Plan, leaves: Sequence[jax.Array]) -> dict[int, Any]:
+    """The values that are there before anything is computed: constants and parameters."""
     return plan.program.constants | dict(zip(plan.program.leaves, leaves, strict=True))
 
 
@@ -239,4 +245,5 @@ def run(plan: Plan, which: list[int], values: dict[int, Any], taps: dict[int, An
 
 
 def padded(value: jax.Array, entry: Entry) -> jax.Array:
+    """A value of parameters alone with a first axis for the examples."""
     return value.reshape(1, *entry.tap.shape[1:])

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ctrain_jax.ops._buffers import Buffer, BufferState, class_balanced, reservoir, ring, wait_for
-from ctrain_jax.ops._checks import check_choice
+from ctrain_jax.ops._checks import check_choice, check_size
 
 Batch = dict[str, Any]
 POLICIES = ("reservoir", "class_balanced", "ring")
@@ -39,8 +39,7 @@ def memory(size: int, policy: str = "reservoir") -> Memory:
       ValueError: `size` below 1, an unknown policy.
     """
     check_choice("policy", policy, POLICIES)
-    if not isinstance(size, int) or size < 1:
-        raise ValueError(f"The size of a memory expects at least 1 row, got {size!r}.")
+    check_size("size", size)
 
     def buffer(num_classes: int) -> Buffer:
         if policy == "reservoir":

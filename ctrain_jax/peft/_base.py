@@ -11,12 +11,6 @@ from ctrain_jax.core import Model, PyTree, Variables
 Named = dict[str, jax.Array]
 
 
-def check_count(name: str, value: Any) -> None:
-    """Raises a ValueError unless `value` is a whole number of at least 1."""
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} expects a whole number of at least 1, got {value!r}.")
-
-
 def name_of(path: tuple) -> str:
     """The name of a leaf: `Dense_0.kernel`."""
     return jax.tree_util.keystr(path, simple=True, separator=".")

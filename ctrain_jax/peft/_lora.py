@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from ctrain_jax.core import Model, ModelTransform, Variables
-from ctrain_jax.ops import check_choice, check_positive
-from ctrain_jax.peft._base import Named, check_count, frozen_base, matching, name_of, named_leaves, probe
+from ctrain_jax.ops import check_choice, check_positive, check_size
+from ctrain_jax.peft._base import Named, frozen_base, matching, name_of, named_leaves, probe
 
 
 def lora(
@@ -62,7 +62,7 @@ def lora(
     References:
       Hu et al. 2022, arXiv 2106.09685.
     """
-    check_count("rank", rank)
+    check_size("rank", rank)
     check_positive("alpha", rank if alpha is None else alpha)
     check_choice("form", form, ("intercept", "tree"))
     scale = 1.0 if alpha is None else alpha / rank

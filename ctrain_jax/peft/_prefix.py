@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from ctrain_jax.core import Model, ModelTransform
-from ctrain_jax.ops import check_positive
-from ctrain_jax.peft._base import check_count, frozen_base, probe
+from ctrain_jax.ops import check_positive, check_size
+from ctrain_jax.peft._base import frozen_base, probe
 
 
 def prefix(length: int, *, train: str | None = None, stddev: float = 0.02) -> ModelTransform:
@@ -45,7 +45,7 @@ def prefix(length: int, *, train: str | None = None, stddev: float = 0.02) -> Mo
     References:
       Li and Liang 2021, arXiv 2101.00190.
     """
-    check_count("length", length)
+    check_size("length", length)
     check_positive("stddev", stddev)
 
     def transform(model: Model) -> Model:

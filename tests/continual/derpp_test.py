@@ -155,10 +155,10 @@ def test_without_weights_it_is_plain_training():
 
 def test_what_it_refuses():
     for arguments, match in (
-        ({"size": 0}, "at least 1 row, got 0"),
+        ({"size": 0}, "size expects a whole number of at least 1, got 0"),
         ({"size": 5, "alpha": -1.0}, "alpha must be 0 or above"),
         ({"size": 5, "beta": -1.0}, "beta must be 0 or above"),
-        ({"size": 5, "batch_size": 0}, "at least 1 replayed row, got 0"),
+        ({"size": 5, "batch_size": 0}, "batch_size expects a whole number of at least 1, got 0"),
         ({"size": 5, "policy": "fifo"}, "policy must be one of"),
     ):
         with pytest.raises(ValueError, match=match):

@@ -150,8 +150,8 @@ def test_a_later_epoch_offers_rows_again():
 
 def test_what_it_refuses():
     for arguments, match in (
-        ({"size": 0}, "at least 1 row, got 0"),
-        ({"size": 5, "batch_size": 0}, "at least 1 replayed row, got 0"),
+        ({"size": 0}, "size expects a whole number of at least 1, got 0"),
+        ({"size": 5, "batch_size": 0}, "batch_size expects a whole number of at least 1, got 0"),
         ({"size": 5, "policy": "fifo"}, "policy must be one of"),
     ):
         with pytest.raises(ValueError, match=match):

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from ctrain_jax import continual, core, models, streams, testing
+from tests.short import short_run
 
 
 def linear_learner(method, stream=None, **options):
@@ -199,3 +200,13 @@ def test_what_it_refuses():
         core.make_learner(
             core.from_linen(models.MLP(10)), continual.ewc(1.0, fisher="empirical"), optax.sgd(0.1), hidden
         )
+
+
+def test_the_first_experience_is_plain_training():
+    """There is nothing to protect yet, whatever the strength."""
+    anchored, plain = (
+        short_run(method, optimizer=optax.sgd(0.05), steps=6, experiences=1)
+        for method in (continual.ewc(1e4), core.identity())
+    )
+    for x, y in zip(jax.tree.leaves(anchored.params), jax.tree.leaves(plain.params), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)

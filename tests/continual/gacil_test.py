@@ -139,6 +139,9 @@ def test_the_network_does_not_move_unless_it_is_trained(train):
 
 
 def test_what_it_refuses():
-    for arguments, match in (({"width": 0}, "width must be above 0"), ({"gamma": 0.0}, "gamma must be above 0")):
+    for arguments, match in (
+        ({"width": 0}, "width expects a whole number of at least 1, got 0"),
+        ({"gamma": 0.0}, "gamma must be above 0"),
+    ):
         with pytest.raises(ValueError, match=match):
             continual.gacil(**arguments)

@@ -63,7 +63,7 @@ def test_policies_by_class_keep_classes_even(policy):
 
 
 def test_wrong_memories_are_refused():
-    with pytest.raises(ValueError, match="The size of a memory expects at least 1 row, got 0"):
+    with pytest.raises(ValueError, match="size expects a whole number of at least 1, got 0"):
         ops.memory(0)
     with pytest.raises(ValueError, match="policy must be one of 'reservoir', 'class_balanced', 'ring', got 'fifo'"):
         ops.memory(8, "fifo")

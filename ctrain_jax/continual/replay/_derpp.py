@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from ctrain_jax.core import Method, tag, weighted_mean
-from ctrain_jax.ops import BufferState, check_non_negative, memory
+from ctrain_jax.ops import BufferState, check_non_negative, check_size, memory
 
 
 class DerppState(NamedTuple):
@@ -60,8 +60,8 @@ def derpp(
     rows = memory(size, policy)
     check_non_negative("alpha", alpha)
     check_non_negative("beta", beta)
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size expects at least 1 replayed row, got {batch_size}: leave the method out.")
+    if batch_size is not None:
+        check_size("batch_size", batch_size)
 
     def init(rng, params, ctx):
         width = ctx.spec.outputs.logits.shape[-1]

@@ -7,7 +7,7 @@ of Vitter, ACM TOMS 1985. Written from the papers; no code was opened.
 from typing import NamedTuple
 
 from ctrain_jax.core import Method
-from ctrain_jax.ops import BufferState, append_rows, memory
+from ctrain_jax.ops import BufferState, append_rows, check_size, memory
 
 
 class ErState(NamedTuple):
@@ -45,8 +45,8 @@ def er(size: int, *, batch_size: int | None = None, policy: str = "reservoir") -
       'er'
     """
     rows = memory(size, policy)
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size expects at least 1 replayed row, got {batch_size}: leave the method out.")
+    if batch_size is not None:
+        check_size("batch_size", batch_size)
 
     def init(rng, params, ctx):
         return ErState(rows.init(ctx.spec))

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from ctrain_jax.core import Method, mask_logits
-from ctrain_jax.ops import check_positive
+from ctrain_jax.ops import check_positive, check_size
 
 
 class GacilState(NamedTuple):
@@ -56,7 +56,7 @@ def gacil(width: int = 2048, *, gamma: float = 0.1, train: bool = False) -> Meth
       ('labels', 'features')
     """
     check_positive("gamma", gamma)
-    check_positive("width", width)
+    check_size("width", width)
 
     def init(rng, params, ctx):
         features, classes = ctx.spec.outputs.features.shape[-1], ctx.spec.num_classes
