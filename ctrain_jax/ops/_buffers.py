@@ -2,11 +2,13 @@
 
 - `reservoir`: Vitter, "Random sampling with a reservoir", ACM TOMS 11(1), 1985, algorithm R.
 - `class_balanced`: Chrysakis and Moens, "Online continual learning from imbalanced data", ICML 2020 (PMLR 119).
+- `greedy_balanced`: the sampler of GDumb, Prabhu, Torr and Dokania, ECCV 2020, algorithm 1.
 - `ring`: the ring buffer of Chaudhry et al., "On tiny episodic memories in continual learning", arXiv 1902.10486, 2019.
 
 Written from the algorithms as published, without their code; the papers themselves were not opened. Where we differ:
 rows come in batches, each read from first to last, with the outcome of one at a time; the ring has a fixed share for
-each class from the start, because shapes do not change while a program runs.
+each class from the start, because shapes do not change while a program runs. (The code of GDumb's authors, which was
+opened, has no sampler: it takes the first `capacity // num_classes` rows of each class.)
 """
 
 from collections.abc import Callable, Mapping
@@ -27,24 +29,26 @@ class BufferState(NamedTuple):
     """What a buffer holds. Never changes shape."""
 
     records: Rows  # {field: [capacity, ...]}, in the dtypes of the record; zeros where nothing is stored yet
-    seen: jax.Array  # int32 [], rows offered so far; [num_classes] where the buffer counts by class
+    seen: jax.Array  # int32 [], rows offered so far; of each class [num_classes] (greedy_balanced: rows held)
     full: jax.Array | tuple[()] = ()  # class_balanced only: bool [num_classes], no longer allowed to grow
 
 
 class Buffer(NamedTuple):
-    """A buffer is three pure functions over a `BufferState`.
+    """A buffer is four pure functions over a `BufferState`.
 
     `init(record) -> state`, where `record` maps each field to the `jax.ShapeDtypeStruct` of *one* row;
     `add(state, rng, records, keep) -> state`, with `records` `{field: [B, ...]}` (fields that are not stored are
     ignored) and `keep` `[B]` of bool or weights: a row of 0 is padding, neither stored nor counted;
     `sample(state, rng, num) -> (records {field: [num, ...]}, weights float32 [num])`, uniform over the stored rows,
     without repetition until all have come; the weights are 1, or all 0 where nothing is stored (the rows are then
-    zeros: put real ones in their place).
+    zeros: put real ones in their place);
+    `held(state) -> bool [capacity]`, the slots in which a row is stored.
     """
 
     init: Callable[[Record], BufferState]
     add: Callable[[BufferState, jax.Array, Mapping[str, jax.Array], ArrayLike], BufferState]
     sample: Callable[[BufferState, jax.Array, int], tuple[Rows, jax.Array]]
+    held: Callable[[BufferState], jax.Array]
 
 
 def reservoir(capacity: int) -> Buffer:
@@ -87,11 +91,7 @@ def reservoir(capacity: int) -> Buffer:
         stored = _store(state.records, records, slots, kept & (slots < capacity))
         return state._replace(records=stored, seen=state.seen + jnp.sum(kept, dtype=jnp.int32))
 
-    def sample(state: BufferState, rng: jax.Array, num: int) -> tuple[Rows, jax.Array]:
-        held = jnp.minimum(state.seen, capacity)
-        return _take(state.records, _draw(rng, num, held), held)
-
-    return Buffer(init, add, sample)
+    return _filled_from_the_front(init, add, lambda state: jnp.minimum(state.seen, capacity), capacity)
 
 
 def class_balanced(capacity: int, num_classes: int, label_field: str = "labels") -> Buffer:
@@ -147,16 +147,11 @@ def class_balanced(capacity: int, num_classes: int, label_field: str = "labels")
             growing = ~full[label]
             largest = stored == jnp.max(stored)
             victims = jnp.where(growing, largest.at[classes].get(mode="fill", fill_value=False), classes == label)
-            rank = jnp.cumsum(victims, dtype=jnp.int32)
-            chosen = jnp.minimum((pick * rank[-1]).astype(jnp.int32), rank[-1] - 1)
-            victim = jnp.searchsorted(rank, chosen + 1).astype(jnp.int32)
             room = held < capacity
             accepted = growing | (accept * seen[label] <= stored[label])
-            takes = keep_it & (room | (accepted & (rank[-1] > 0)))
-            slot = jnp.where(takes, jnp.where(room, held, victim), capacity)
-            stored = stored.at[classes.at[slot].get(mode="fill", fill_value=num_classes)].add(-1, mode="drop")
-            stored = stored.at[label].add(takes, mode="drop")
-            classes = classes.at[slot].set(label, mode="drop")
+            takes = keep_it & (room | (accepted & jnp.any(victims)))
+            slot = jnp.where(takes, jnp.where(room, held, _one_of(victims, pick)), capacity)
+            classes, stored = _placed(classes, stored, slot, label)
             held = held + (takes & room)
             full = full | ((held == capacity) & (stored == jnp.max(stored)))
             return (classes, held, stored, seen, full), slot
@@ -166,11 +161,66 @@ def class_balanced(capacity: int, num_classes: int, label_field: str = "labels")
         (_, _, _, seen, full), slots = jax.lax.scan(one, carry, (labels, kept, uniforms))
         return BufferState(_store(state.records, records, slots, slots < capacity), seen, full)
 
-    def sample(state: BufferState, rng: jax.Array, num: int) -> tuple[Rows, jax.Array]:
-        held = jnp.minimum(jnp.sum(state.seen), capacity)
-        return _take(state.records, _draw(rng, num, held), held)
+    return _filled_from_the_front(init, add, lambda state: jnp.minimum(jnp.sum(state.seen), capacity), capacity)
 
-    return Buffer(init, add, sample)
+
+def greedy_balanced(capacity: int, num_classes: int, label_field: str = "labels") -> Buffer:
+    """The greedy sampler of GDumb: whatever comes, up to an even share of the capacity for each class.
+
+    With `k` classes held so far and `m_c` rows of the row's class `c`, the row is stored if `m_c < capacity / k`. Where
+    there is no room it replaces a random row of the largest class (of all of them where several are equally large).
+    `add` costs `O(B capacity)`.
+
+    Args:
+        capacity: rows that it holds, at least `num_classes`.
+        num_classes: labels are integers below it; rows of other labels are not stored.
+        label_field: the field of a record that holds the label.
+
+    Returns:
+        The buffer.
+
+    Raises:
+        ValueError: `capacity` or `num_classes` is not positive, there is less than one slot for each class, or a record
+            lacks `label_field`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> buffer = greedy_balanced(4, num_classes=2)
+        >>> state = buffer.init({"labels": jax.ShapeDtypeStruct((), jnp.int32)})
+        >>> state = buffer.add(state, jax.random.key(0), {"labels": jnp.array([0] * 6 + [1] * 6)}, jnp.ones(12))
+        >>> sorted(state.records["labels"].tolist())
+        [0, 0, 1, 1]
+
+    References:
+        Prabhu, Torr and Dokania 2020, ECCV, algorithm 1.
+    """
+    _check_room("greedy_balanced", capacity, num_classes)
+
+    def init(record: Record) -> BufferState:
+        _require(label_field, record)
+        return BufferState(_zeros(record, capacity), jnp.zeros((num_classes,), jnp.int32))
+
+    def add(state: BufferState, rng: jax.Array, records: Mapping[str, jax.Array], keep: ArrayLike) -> BufferState:
+        _require(label_field, records)
+        labels = records[label_field].astype(jnp.int32)
+        kept = (jnp.asarray(keep) > 0) & (labels >= 0) & (labels < num_classes)
+        full = jnp.arange(capacity) < jnp.sum(state.seen)
+        classes = jnp.where(full, state.records[label_field], num_classes).astype(jnp.int32)
+
+        def one(carry, row):
+            classes, stored = carry
+            label, keep_it, pick = row
+            held = jnp.sum(stored)
+            takes = keep_it & (stored[label] * jnp.sum(stored > 0) < capacity)
+            largest = (stored == jnp.max(stored)).at[classes].get(mode="fill", fill_value=False)
+            slot = jnp.where(takes, jnp.where(held < capacity, held, _one_of(largest, pick)), capacity)
+            return _placed(classes, stored, slot, label), slot
+
+        uniforms = jax.random.uniform(rng, labels.shape)
+        (_, stored), slots = jax.lax.scan(one, (classes, state.seen), (labels, kept, uniforms))
+        return state._replace(records=_store(state.records, records, slots, slots < capacity), seen=stored)
+
+    return _filled_from_the_front(init, add, lambda state: jnp.sum(state.seen), capacity)
 
 
 def ring(capacity: int, num_classes: int, label_field: str = "labels") -> Buffer:
@@ -201,14 +251,8 @@ def ring(capacity: int, num_classes: int, label_field: str = "labels") -> Buffer
     References:
         Chaudhry et al. 2019, arXiv 1902.10486.
     """
-    check_positive("capacity", capacity)
-    check_positive("num_classes", num_classes)
+    _check_room("ring", capacity, num_classes)
     share = capacity // num_classes
-    if share < 1:
-        raise ValueError(
-            f"ring needs a slot for each class, got capacity={capacity} for num_classes={num_classes}: "
-            f"give a capacity of at least {num_classes}."
-        )
 
     def init(record: Record) -> BufferState:
         return BufferState(_zeros(record, capacity), jnp.zeros((num_classes,), jnp.int32))
@@ -232,7 +276,11 @@ def ring(capacity: int, num_classes: int, label_field: str = "labels") -> Buffer
         slots = label * share + places - (ends - held)[label]
         return _take(state.records, slots, ends[-1])
 
-    return Buffer(init, add, sample)
+    def held(state: BufferState) -> jax.Array:
+        slots = jnp.arange(capacity)
+        return slots % share < state.seen.at[slots // share].get(mode="fill", fill_value=0)
+
+    return Buffer(init, add, sample, held)
 
 
 def wait_for(value: jax.Array, tree: Any) -> jax.Array:
@@ -266,6 +314,40 @@ def wait_for(value: jax.Array, tree: Any) -> jax.Array:
 
 def _zeros(record: Record, capacity: int) -> Rows:
     return {field: jnp.zeros((capacity, *one.shape), one.dtype) for field, one in record.items()}
+
+
+def _filled_from_the_front(init: Callable, add: Callable, num_held: Callable, capacity: int) -> Buffer:
+    """The buffer whose first `num_held(state)` slots are in use."""
+
+    def sample(state: BufferState, rng: jax.Array, num: int) -> tuple[Rows, jax.Array]:
+        held = num_held(state)
+        return _take(state.records, _draw(rng, num, held), held)
+
+    return Buffer(init, add, sample, lambda state: jnp.arange(capacity) < num_held(state))
+
+
+def _check_room(name: str, capacity: int, num_classes: int) -> None:
+    check_positive("capacity", capacity)
+    check_positive("num_classes", num_classes)
+    if capacity < num_classes:
+        raise ValueError(
+            f"{name} needs a slot for each class, got capacity={capacity} for num_classes={num_classes}: "
+            f"give a capacity of at least {num_classes}."
+        )
+
+
+def _one_of(marked: jax.Array, uniform: jax.Array) -> jax.Array:
+    """The place of a random one of the entries that are marked; any place where there is none."""
+    rank = jnp.cumsum(marked, dtype=jnp.int32)
+    chosen = jnp.minimum((uniform * rank[-1]).astype(jnp.int32), rank[-1] - 1)
+    return jnp.searchsorted(rank, chosen + 1).astype(jnp.int32)
+
+
+def _placed(classes: jax.Array, stored: jax.Array, slot: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The class of each slot and the rows of each class, after a row of `label` took `slot` (none: the capacity)."""
+    stored = stored.at[classes.at[slot].get(mode="fill", fill_value=stored.shape[0])].add(-1, mode="drop")
+    stored = stored.at[label].add(slot < classes.shape[0], mode="drop")
+    return classes.at[slot].set(label, mode="drop"), stored
 
 
 def _require(field: str, fields: Mapping[str, object]) -> None:

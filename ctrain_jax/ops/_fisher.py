@@ -1,18 +1,19 @@
-"""The diagonal of the Fisher information, example by example.
+"""Sums over examples of the square, or of the absolute value, of each example's own gradient.
 
-    F_j = sum_n w_n E_{y ~ p(. | x_n)} (d log p(y | x_n) / d theta_j)^2
+    F_j = sum_n w_n E_{y ~ p(. | x_n)} (d log p(y | x_n) / d theta_j)^2       the diagonal of the Fisher information
+    A_j = sum_n w_n |d o(f(x_n)) / d theta_j|                                 for a function o of an example's outputs
 
 The square is inside the sum: the squared gradient of a batch's mean loss, often taken in its place, is another number
 (Kunstner et al. 2019; Martens 2020). Per-example gradients are never stored for a linear layer without weight sharing:
 the gradient of `y = x W` is `x_i g_o`, and its square summed over examples is the product `(x^2)^T g^2` (Goodfellow
-2015).
+2015); its absolute value, `|x|^T |g|`.
 
 How: `forward` is traced, not called on tracers of ours, so any model will do. An *entry* is an operation at which
 something computed from parameters alone meets the examples: a product, a convolution, an addition of a bias. Zeros
 added to the results of the entries, "taps", are all that is differentiated: one forward pass and one backward pass to
 the activations. What parameters alone compute (a masked, merged or reshaped kernel) is differentiated apart from the
-network, and entries of the same parameter are added before squaring. A parameter that enters by another door (an
-embedding look-up, inside `lax.scan`) costs a pass of `vmap(grad)` over the examples, for such parameters alone.
+network, and entries of the same parameter are added before their size is taken. A parameter that enters by another door
+(an embedding look-up, inside `lax.scan`) costs a pass of `vmap(grad)` over the examples, for such parameters alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -76,6 +77,78 @@ def fisher_diagonal(
     check_positive("chunk", chunk)
     if mode == "empirical" and labels is None:
         raise ValueError('mode="empirical" needs labels [B], got None: pass labels=, or choose "sampled" or "exact".')
+
+    def describe(logits: jax.Array) -> tuple:
+        scores = _wide(logits)
+        if class_mask is not None:
+            scores = jnp.where(class_mask, scores, jnp.finfo(scores.dtype).min)
+        probs = jax.nn.softmax(scores)
+        if mode == "exact":
+            return (probs,)
+        return probs, labels if mode == "empirical" else jax.random.categorical(rng, scores)
+
+    return _sum_examples(forward, params, inputs, describe, _expectation, jnp.square, weights, chunk)
+
+
+def absolute_gradients(
+    forward: Callable[[Any, Any], jax.Array],
+    params: Any,
+    inputs: Any,
+    objective: Callable[[jax.Array], jax.Array],
+    *,
+    weights: jax.Array | None = None,
+    chunk: int = 16,
+) -> Any:
+    """Sums the absolute gradients of the examples of a batch: how much each parameter moves the outputs.
+
+    Not the absolute gradient of the batch's mean, in which examples that pull in opposite directions cancel.
+
+    Args:
+        forward: as in `fisher_diagonal`.
+        params: pytree of floats.
+        inputs: pytree of `[B, ...]`.
+        objective: `outputs [B, C] -> [B]`, a number for each example, of its own outputs alone.
+        weights: `[B]`, a factor for each example, 0 or above; 0 for padding. Default 1.
+        chunk: as in `fisher_diagonal`.
+
+    Returns:
+        A pytree like `params`, at least float32: divide by the sum of the weights for a mean.
+
+    Raises:
+        ValueError: outputs that are not `[B, C]`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> inputs = jnp.array([[1.0], [-2.0]])
+        >>> absolute_gradients(lambda p, x: x @ p, jnp.ones((1, 1)), inputs, lambda outputs: outputs.sum(1))
+        Array([[3.]], dtype=float32)
+    """
+    check_positive("chunk", chunk)
+
+    def describe(outputs: jax.Array) -> tuple[jax.Array]:
+        return (jax.grad(lambda outputs: jnp.sum(objective(outputs)))(_wide(outputs)),)
+
+    def over(of: Callable[[jax.Array, jax.Array], Any], slope: jax.Array) -> Any:
+        return of(slope, jnp.ones(slope.shape[:-1]))
+
+    return _sum_examples(forward, params, inputs, describe, over, jnp.abs, weights, chunk)
+
+
+def _sum_examples(
+    forward: Callable[[Any, Any], jax.Array],
+    params: Any,
+    inputs: Any,
+    describe: Callable[[jax.Array], tuple],
+    over: Callable[..., Any],
+    size: Callable[[jax.Array], jax.Array],
+    weights: jax.Array | None,
+    chunk: int,
+) -> Any:
+    """Sums `size(gradient)` over examples.
+
+    `describe(outputs)` is what is known of each row of the outputs; `over(of, *rows)` is the sum of `of(slope of the
+    objective by the outputs, factor)` over all that an example asks for. `size(x y) = size(x) size(y)`.
+    """
     leaves, treedef = jax.tree.flatten(params)
     batch = jax.tree.leaves(inputs)[0].shape[0]
     plan = make_plan(forward, params, inputs, batch)
@@ -90,64 +163,65 @@ def fisher_diagonal(
         return values[plan.program.logits], read
 
     logits, backward, read = jax.vjp(tapped, taps, has_aux=True)
-    scores = _wide(logits)
-    if class_mask is not None:
-        scores = jnp.where(class_mask, scores, jnp.finfo(scores.dtype).min)
-    probs = jax.nn.softmax(scores)
-    if mode == "sampled":
-        labels = jax.random.categorical(rng, scores)
-    targets = None if mode == "exact" else labels
+    known_of_rows = describe(logits)
     weights = jnp.ones((batch,)) if weights is None else jnp.asarray(weights, jnp.float32)
 
     held = {k: read[k] for k in plan.shared if k in read}
     upstream = [leaves[i] for i in plan.indirect]
     indirect = jax.vjp(lambda upstream: _upstream(plan, leaves, upstream), upstream)[1]
 
-    def squares(score: jax.Array, factor: jax.Array) -> tuple[dict[int, jax.Array], list[jax.Array]]:
+    def of(score: jax.Array, factor: jax.Array) -> tuple[dict[int, jax.Array], list[jax.Array]]:
         (slopes,) = backward(score.astype(logits.dtype))
         factor = factor * weights
-        squared = {k: _rows(factor, slopes[k]) * _wide(slopes[k]) ** 2 for k in plan.direct.values()}
+        direct = {k: _rows(factor, slopes[k]) * size(_wide(slopes[k])) for k in plan.direct.values()}
         if not upstream:
-            return squared, []
+            return direct, []
 
         def example(row, factor):
             inputs, slopes = row
             at_entry = {k: _pull(plan.entries[k], inputs.get(k), slopes[k]) for k in plan.shared}
-            return [factor * _wide(grad) ** 2 for grad in indirect(at_entry)[0]]
+            return [factor * size(_wide(grad)) for grad in indirect(at_entry)[0]]
 
-        return squared, _sum_rows(example, (held, {k: slopes[k] for k in plan.shared}), factor, chunk)
+        return direct, _sum_rows(example, (held, {k: slopes[k] for k in plan.shared}), factor, chunk)
 
-    squared, shared = _expectation(squares, probs, targets)
-    fisher: list[Any] = [jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32)) for leaf in leaves]
+    direct, shared = over(of, *known_of_rows)
+    sums: list[Any] = [jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32)) for leaf in leaves]
     for i, k in plan.direct.items():
-        fisher[i] = _product(plan, i, k, read.get(k), squared[k], fisher[i])
+        rows = size(_wide(read[k])) if k in read else None
+        sums[i] = _product(plan, i, k, rows, direct[k], sums[i])
     for i, total in zip(plan.indirect, shared, strict=True):
-        fisher[i] = total
+        sums[i] = total
     if plan.others:
 
         def of_others(others: Sequence[jax.Array], inputs: Any) -> jax.Array:
             return forward(treedef.unflatten(_replaced(leaves, plan.others, others)), inputs)
 
-        rows = (inputs, probs) if targets is None else (inputs, probs, targets)
-        totals = _second_pass(of_others, [leaves[i] for i in plan.others], rows, weights, chunk)
+        rows = (inputs, *known_of_rows)
+        totals = _second_pass(of_others, [leaves[i] for i in plan.others], rows, over, size, weights, chunk)
         for i, total in zip(plan.others, totals, strict=True):
-            fisher[i] = total
-    return treedef.unflatten(fisher)
+            sums[i] = total
+    return treedef.unflatten(sums)
 
 
 def _second_pass(
-    forward: Callable[[Any, Any], jax.Array], leaves: Sequence[jax.Array], rows: Any, weights: jax.Array, chunk: int
+    forward: Callable[[Any, Any], jax.Array],
+    leaves: Sequence[jax.Array],
+    rows: Any,
+    over: Callable[..., Any],
+    size: Callable[[jax.Array], jax.Array],
+    weights: jax.Array,
+    chunk: int,
 ) -> list[jax.Array]:
-    """The same sums by `vmap(grad)`; `rows` are `(inputs, probs)`, and the labels unless all are expected."""
+    """The same sums by `vmap(grad)`; `rows` are the inputs, and what is known of the outputs."""
 
-    def example(row: Any, factor: jax.Array) -> list[jax.Array]:
-        inputs, probs, *target = row
-        logits, pull = jax.vjp(lambda leaves: forward(leaves, jax.tree.map(lambda x: x[None], inputs))[0], leaves)
+    def example(row: Any, weight: jax.Array) -> list[jax.Array]:
+        inputs, *known = row
+        outputs, pull = jax.vjp(lambda leaves: forward(leaves, jax.tree.map(lambda x: x[None], inputs))[0], leaves)
 
-        def squares(score: jax.Array, probability: jax.Array) -> list[jax.Array]:
-            return [factor * probability * _wide(grad) ** 2 for grad in pull(score.astype(logits.dtype))[0]]
+        def of(score: jax.Array, factor: jax.Array) -> list[jax.Array]:
+            return [weight * factor * size(_wide(grad)) for grad in pull(score.astype(outputs.dtype))[0]]
 
-        return _expectation(squares, probs, target[0] if target else None)
+        return over(of, *known)
 
     return _sum_rows(example, rows, weights, chunk)
 
@@ -172,19 +246,18 @@ def _pull(entry: Entry, row: jax.Array | None, slope: jax.Array) -> jax.Array:
     return grad.astype(entry.value.dtype)
 
 
-def _product(plan: Plan, leaf: int, k: int, rows: jax.Array | None, squared: jax.Array, like: jax.Array) -> jax.Array:
-    """Goodfellow's product: the layer is linear, so its transpose takes squares to the sum of squares."""
+def _product(plan: Plan, leaf: int, k: int, rows: jax.Array | None, slopes: jax.Array, like: jax.Array) -> jax.Array:
+    """Goodfellow's product: the layer is linear, so its transpose takes sizes of rows and slopes to their sum."""
     slot = plan.program.leaves[leaf]
     moves = [plan.program.equations[m] for m in chain_of(plan.program, slot)[:-1]]
-    rows = None if rows is None else _wide(rows) ** 2
 
     def enter(value: jax.Array) -> jax.Array:
         for move in moves:
             if move.primitive.name != "convert_element_type":
                 value = move.primitive.bind(value, **move.params)
-        return _meet(plan.entries[k], value, rows, squared.shape[0])
+        return _meet(plan.entries[k], value, rows, slopes.shape[0])
 
-    return jax.linear_transpose(enter, like)(squared)[0]
+    return jax.linear_transpose(enter, like)(slopes)[0]
 
 
 def _upstream(plan: Plan, leaves: Sequence[jax.Array], upstream: Sequence[jax.Array]) -> dict[int, jax.Array]:
@@ -194,20 +267,20 @@ def _upstream(plan: Plan, leaves: Sequence[jax.Array], upstream: Sequence[jax.Ar
     return {k: values[plan.entries[k].equation.reads[plan.entries[k].position]] for k in plan.shared}
 
 
-def _expectation(squares: Callable[[jax.Array, jax.Array], Any], probs: jax.Array, labels: jax.Array | None) -> Any:
-    """`squares(gradient of log p(y) by the logits, probability)`, summed over the classes or for one label."""
+def _expectation(of: Callable[[jax.Array, jax.Array], Any], probs: jax.Array, labels: jax.Array | None = None) -> Any:
+    """`of(gradient of log p(y) by the logits, probability)`, summed over the classes or for one label."""
     num_classes = probs.shape[-1]
 
-    def of(label: jax.Array, factor: jax.Array) -> Any:
-        return squares(jax.nn.one_hot(label, num_classes) - probs, factor)
+    def of_label(label: jax.Array, factor: jax.Array) -> Any:
+        return of(jax.nn.one_hot(label, num_classes) - probs, factor)
 
     if labels is not None:
-        return of(labels, jnp.ones(probs.shape[:-1]))
+        return of_label(labels, jnp.ones(probs.shape[:-1]))
 
     def add(total, label):
-        return jax.tree.map(jnp.add, total, of(label, probs[..., label])), None
+        return jax.tree.map(jnp.add, total, of_label(label, probs[..., label])), None
 
-    shapes = jax.eval_shape(of, jnp.int32(0), probs[..., 0])
+    shapes = jax.eval_shape(of_label, jnp.int32(0), probs[..., 0])
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return jax.lax.scan(add, zeros, jnp.arange(num_classes))[0]
 

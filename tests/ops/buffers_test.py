@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ctrain_jax.ops import class_balanced, permute_index, reservoir, ring, wait_for
+from ctrain_jax.ops import class_balanced, greedy_balanced, permute_index, reservoir, ring, wait_for
 
 ROW = {"row": jax.ShapeDtypeStruct((), jnp.int32)}
 LABELLED = ROW | {"labels": jax.ShapeDtypeStruct((), jnp.int32)}
-FACTORIES = {"reservoir": reservoir, "class_balanced": lambda n: class_balanced(n, 3), "ring": lambda n: ring(n, 3)}
+FACTORIES = {
+    "reservoir": reservoir,
+    "class_balanced": lambda n: class_balanced(n, 3),
+    "greedy_balanced": lambda n: greedy_balanced(n, 3),
+    "ring": lambda n: ring(n, 3),
+}
 
 
 def batches(seed, sizes, num_classes=3):
@@ -72,6 +77,23 @@ def naive_class_balanced(capacity, arrivals, seed=0):
     return memory, seen, full
 
 
+def naive_greedy_balanced(capacity, arrivals, seed=0):
+    memory = []
+    for i, (rows, keep) in enumerate(arrivals):
+        uniforms = np.asarray(jax.random.uniform(jax.random.fold_in(jax.random.key(seed), i), keep.shape))
+        for row, label, k, pick in zip(rows["row"], rows["labels"], keep, uniforms, strict=True):
+            counts = np.bincount([y for _, y in memory], minlength=3)
+            share = capacity / max(len(set(y for _, y in memory)), 1)
+            if not k or (counts[label] and counts[label] >= share):
+                continue
+            if len(memory) < capacity:
+                memory.append((row, label))
+            else:
+                victims = [j for j, (_, y) in enumerate(memory) if counts[y] == counts.max()]
+                memory[victims[int(pick * np.float32(len(victims)))]] = (row, label)
+    return memory
+
+
 def naive_ring(capacity, arrivals):
     share, memory = capacity // 3, [0] * capacity
     seen = dict.fromkeys(range(3), 0)
@@ -106,6 +128,30 @@ def test_class_balanced_equals_definition(capacity):
         assert state.records["labels"].tolist()[: len(memory)] == [label for _, label in memory]
         assert state.seen.tolist() == list(seen.values())
         assert set(np.flatnonzero(state.full)) == full
+
+
+@pytest.mark.parametrize("capacity", [3, 5, 20, 200])
+def test_greedy_balanced_equals_definition(capacity):
+    buffer = greedy_balanced(capacity, 3)
+    for seed in range(3):
+        arrivals = batches(seed, SIZES)
+        state = fill(buffer, arrivals, seed=seed)
+        memory = naive_greedy_balanced(capacity, arrivals, seed)
+        assert state.records["row"].tolist() == [row for row, _ in memory] + [0] * (capacity - len(memory))
+        assert state.records["labels"].tolist()[: len(memory)] == [label for _, label in memory]
+        assert state.seen.tolist() == np.bincount([label for _, label in memory], minlength=3).tolist()
+
+
+def test_greedy_balanced_ends_even_whatever_came_first():
+    """40 rows of class 0, then 20 of class 1, then 20 of class 2, in 12 slots: 12, then 6 and 6, then 4, 4 and 4."""
+    buffer, state, after = greedy_balanced(12, 3), None, []
+    state = buffer.init(LABELLED)
+    for label, num in enumerate((40, 20, 20)):
+        rows = {"row": jnp.arange(num), "labels": jnp.full(num, label)}
+        state = buffer.add(state, jax.random.key(label), rows, jnp.ones(num))
+        after.append(state.seen.tolist())
+    assert after == [[12, 0, 0], [6, 6, 0], [4, 4, 4]]
+    assert np.bincount(state.records["labels"]).tolist() == [4, 4, 4]
 
 
 @pytest.mark.parametrize("capacity", [3, 8, 30, 200])
@@ -169,7 +215,16 @@ def test_padding_is_neither_stored_nor_counted(name):
     assert jax.tree.all(jax.tree.map(jnp.array_equal, state, nothing))
 
 
-@pytest.mark.parametrize("name", ["class_balanced", "ring"])
+@pytest.mark.parametrize("name", FACTORIES)
+def test_held_marks_the_slots_in_which_a_row_is_stored(name):
+    buffer = FACTORIES[name](10)
+    for arrivals in ([], batches(0, [5]), batches(1, SIZES)):
+        state = fill(buffer, arrivals)  # rows are numbered from 1, so that 0 is none
+        assert buffer.held(state).tolist() == (state.records["row"] > 0).tolist()
+    assert buffer.held(state).sum() == (9 if name == "ring" else 10)
+
+
+@pytest.mark.parametrize("name", ["class_balanced", "greedy_balanced", "ring"])
 def test_labels_out_of_range_are_not_stored(name):
     buffer = FACTORIES[name](9)
     rows = {"row": jnp.arange(1, 5), "labels": jnp.array([-1, 3, 1, 1000])}
@@ -299,9 +354,12 @@ def test_refusals():
         class_balanced(5, 0)
     with pytest.raises(ValueError, match="ring needs a slot for each class, got capacity=2 for num_classes=3"):
         ring(2, 3)
-    with pytest.raises(ValueError, match="needs 'labels', got"):
-        class_balanced(4, 2).init(ROW)
-    for buffer in (class_balanced(4, 2), ring(4, 2)):
+    with pytest.raises(ValueError, match="greedy_balanced needs a slot for each class, got capacity=2"):
+        greedy_balanced(2, 3)
+    for buffer in (class_balanced(4, 2), greedy_balanced(4, 2)):
+        with pytest.raises(ValueError, match="needs 'labels', got"):
+            buffer.init(ROW)
+    for buffer in (class_balanced(4, 2), greedy_balanced(4, 2), ring(4, 2)):
         with pytest.raises(ValueError, match="needs 'labels', got"):
             buffer.add(buffer.init(LABELLED), jax.random.key(0), {"row": jnp.arange(2)}, jnp.ones(2))
     with pytest.raises(ValueError, match="needs 'row', got"):

@@ -1,4 +1,4 @@
-"""`fisher_diagonal` against loops of `vmap(grad)`, closed forms, and its own cost."""
+"""`fisher_diagonal` and `absolute_gradients` against loops of `vmap(grad)`, closed forms, and its own cost."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from flax import linen as nn
 from flax import nnx
 
 from ctrain_jax import models
-from ctrain_jax.ops import fisher_diagonal
+from ctrain_jax.ops import absolute_gradients, fisher_diagonal
 
 BATCH, CLASSES = 5, 4
 KEY = jax.random.key(3)
@@ -218,6 +218,28 @@ def test_equals_loop_over_examples(name, mode):
     # Gradients of one example after another through the whole model are needed where SECOND_PASS says so alone.
     assert sizes == [batch, batch + 1] + [1] * sizes[2:].count(1)
     assert (len(sizes) > 2) == (name in SECOND_PASS)
+
+
+@pytest.mark.parametrize("name", ["our_conv", "nnx", "by_hand", "tied", "scanned", "embedding"])
+def test_absolute_gradients_equal_a_loop_over_examples(name):
+    """Of the squared length of three of the four outputs; signs differ between examples, and padding has no part."""
+    forward, params, inputs = {**SINGLE_PASS, **SECOND_PASS}[name]()
+    weights, kept = jnp.array([1.0, 2.0, 0.0, 1.0, 0.5]), jnp.array([1.0, 1.0, 0.0, 1.0])
+
+    def one(params, x):
+        return jnp.sum(kept * forward(params, jax.tree.map(lambda v: v[None], x))[0] ** 2)
+
+    @jax.jit
+    def both(params):
+        got = absolute_gradients(forward, params, inputs, lambda y: jnp.sum(kept * y**2, 1), weights=weights, chunk=2)
+        grads = jax.vmap(jax.grad(one), (None, 0))(params, inputs)
+        want = jax.tree.map(lambda g: jnp.tensordot(weights, jnp.abs(g), 1), grads)
+        return got, want, jax.tree.map(lambda g: jnp.tensordot(weights, g, 1), grads)
+
+    got, want, cancelled = both(params)
+    close(got, want)
+    largest = sum(np.sum(np.abs(x)) for x in jax.tree.leaves(cancelled))
+    assert largest < 0.95 * sum(np.sum(x) for x in jax.tree.leaves(got))
 
 
 @pytest.mark.parametrize("mode", ["sampled", "exact"])

@@ -46,7 +46,7 @@ def test_what_was_added_is_drawn_with_its_extra_fields():
         np.testing.assert_array_equal(stored, logits[row - 4])
 
 
-@pytest.mark.parametrize("policy", ["class_balanced", "ring"])
+@pytest.mark.parametrize("policy", ["class_balanced", "greedy_balanced", "ring"])
 def test_policies_by_class_keep_classes_even(policy):
     memory = ops.memory(8, policy)
     state = memory.init(SPEC)
@@ -59,13 +59,14 @@ def test_policies_by_class_keep_classes_even(policy):
     kept = np.asarray(records["row"])
     labels = np.where(kept < 60, kept % 2, 2 + kept % 2)
     assert np.bincount(labels, minlength=4).tolist() == [2, 2, 2, 2]
-    assert ("labels" in state.records) == (policy == "class_balanced")
+    assert ("labels" in state.records) == (policy != "ring")
+    assert memory.held(state).tolist() == [True] * 8
 
 
 def test_wrong_memories_are_refused():
     with pytest.raises(ValueError, match="size expects a whole number of at least 1, got 0"):
         ops.memory(0)
-    with pytest.raises(ValueError, match="policy must be one of 'reservoir', 'class_balanced', 'ring', got 'fifo'"):
+    with pytest.raises(ValueError, match="policy must be one of .*'ring', 'experience', got 'fifo'"):
         ops.memory(8, "fifo")
 
 
