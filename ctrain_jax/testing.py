@@ -1,10 +1,11 @@
-"""The checks that every method and every transform of a model passes, for your own as well.
+"""The checks that every method, every transform of a model and every optimizer passes, for your own as well.
 
 from ctrain_jax import testing
 testing.check_method(my_method(...))
 """
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -27,7 +28,7 @@ class _Net(nn.Module):
         hidden = nn.Dense(16, use_bias=False)(inputs)
         hidden = nn.relu(nn.BatchNorm(use_running_average=not train)(hidden))
         features = nn.relu(nn.Dense(16)(hidden))
-        return core.Outputs(nn.Dense(_CLASSES)(features), features)
+        return core.Outputs(nn.Dense(_CLASSES, name="head")(features), features)
 
 
 def standard_model() -> core.Model:
@@ -144,6 +145,88 @@ def check_model_transform(transform: core.ModelTransform, model: core.Model, inp
     jax.eval_shape(jax.vmap(lambda key: changed.init(key, inputs)), jax.random.split(jax.random.key(0), 2))
 
 
+def check_optimizer(
+    transform: optax.GradientTransformation,
+    *,
+    extra: Mapping[str, Any] | Callable[[optax.Params], Mapping[str, Any]] | None = None,
+) -> None:
+    """Hold an optax transform (an optimizer, a wrapper, a projection) against the promises of the library.
+
+    On a nested tree with a scalar: init is a function of params, update of its arguments, and `jit` changes neither;
+    updates are finite and have the structure, shapes and dtypes of params, those of bfloat16 as well; so has the state
+    what init gave it, which is no parameter itself; extra arguments that nobody knows are ignored; a step from a copy
+    in numpy ends in the same bits; and in `optax.chain`, in `lax.scan`, mapped over params, a run is the same.
+
+    Args:
+      transform: the transform.
+      extra: the extra arguments that its update needs, or a function of params that makes them anew at each step, as
+        in `lambda params: {"grad_fn": jax.grad(loss)}`.
+
+    Raises:
+      AssertionError: a promise that does not hold, in one sentence.
+
+    Example:
+      >>> check_optimizer(optax.adam(1e-3))
+    """
+    tx = optax.with_extra_args_support(transform)
+    params, others = _sample_params(0), _sample_params(1)
+    state = tx.init(params)
+    for leaf in jax.tree.leaves(state):
+        _require(isinstance(leaf, jax.Array), f"init puts {leaf!r} into the state: expected arrays alone")
+        shared = any(leaf is p for p in jax.tree.leaves(params))
+        _require(not shared, "init keeps a parameter itself: copy it, for a loop that donates both")
+    again = tx.init(params)
+    _same_types(state, again, "init is not a function of params")
+    _same(state, again, "init is not a function of params: two calls differ")
+    _near(state, jax.jit(tx.init)(params), "init gives another state under jit")
+
+    def update(tx, params, state, i, **unknown):
+        grads = jax.tree.map(lambda p: (p + jnp.sin(3 * p + i)).astype(p.dtype), params)
+        needed = extra(params) if callable(extra) else extra or {}
+        return tx.update(grads, state, params, **needed, **unknown)
+
+    # Where half precision meets a norm over all leaves, jit moves more than the last digit: types alone are checked.
+    mixed = {**params, "dense": optax.tree.cast(params["dense"], jnp.bfloat16)}
+    kept = tx.init(mixed)
+    for updates, new in (update(tx, mixed, kept, 0), jax.eval_shape(functools.partial(update, tx), mixed, kept, 0)):
+        _same_types(mixed, updates, "updates are not like params of half precision")
+        _same_types(kept, new, "update changes what the state of params of half precision is like")
+
+    compiled = jax.jit(functools.partial(update, tx))
+    here, now = params, state
+    for i in range(3):
+        result = update(tx, here, now, i)
+        _same_types(params, result[0], "updates are not like params")
+        _same_types(state, result[1], "update changes what the state is like")
+        finite = all(bool(jnp.isfinite(u).all()) for u in jax.tree.leaves(result[0]))
+        _require(finite, "updates of finite gradients are not finite")
+        _same(result, update(tx, here, now, i), "update is not a function of its arguments: two calls differ")
+        try:
+            ignored = update(tx, here, now, i, argument_that_nobody_knows=1.0)
+        except TypeError as error:
+            raise AssertionError(f"update refuses an extra argument that it does not know: {error}") from error
+        _same(result, ignored, "update reads an extra argument that it does not know")
+        fast = compiled(here, now, i)
+        _near(result, fast, "update gives another result under jit")
+        stored = jax.tree.map(jnp.asarray, jax.device_get((here, now)))
+        _same(fast, compiled(*stored, i), "a step from a copy in numpy ends in other bits")
+        here, now = optax.apply_updates(here, result[0]), result[1]
+
+    chained = optax.chain(optax.scale(1.0), tx, optax.scale(1.0))
+
+    def ends(params):
+        def step(carry, i):
+            params, state = carry
+            updates, state = update(chained, params, state, i)
+            return (optax.apply_updates(params, updates), state), None
+
+        return jax.lax.scan(step, (params, chained.init(params)), jnp.arange(3))[0][0]
+
+    both = jax.tree.map(lambda *p: jnp.stack(p), params, others)
+    mapped = jax.tree.map(lambda p: p[0], jax.jit(jax.vmap(ends))(both))
+    _near(here, mapped, "in optax.chain, in lax.scan, mapped over params, a run ends elsewhere")
+
+
 def _finish(learner: core.Learner, data: core.Data, state: core.TrainState, chunk: int | None = None) -> Any:
     for event in core.iterate(learner, data, state, chunk_steps=None if chunk is None else lambda: chunk):
         state = event.state
@@ -185,10 +268,13 @@ def _check_leaves(name: str, learner: core.Learner, data: core.Data, paused: cor
     for k, (path, leaf) in enumerate(leaves):
         if leaf.size == 0:
             continue
-        changed = [other for _, other in leaves]
-        changed[k] = _changed(leaf)
-        state = paused._replace(method_state=jax.tree.unflatten(tree, changed))
-        moved = any(not _equal(a, b) for a, b in zip(expected, look(state), strict=False))
+        moved = False
+        # What is only compared (an argmax of logits) may have to move far.
+        for changed in (_changed(leaf), _turned(leaf)):
+            others = [other for _, other in leaves]
+            others[k] = changed
+            state = paused._replace(method_state=jax.tree.unflatten(tree, others))
+            moved = moved or any(not _equal(a, b) for a, b in zip(expected, look(state), strict=False))
         where = jax.tree_util.keystr(path)
         _require(moved, f"{name}: changing its state at {where} changes neither parameters nor predictions: drop it")
 
@@ -204,6 +290,12 @@ def _changed(leaf: jax.Array) -> jax.Array:
     return leaf + 0.5 + 0.5 * jnp.abs(noise)
 
 
+def _turned(leaf: jax.Array) -> jax.Array:
+    if leaf.dtype == jnp.bool_ and leaf.ndim:
+        return jnp.roll(leaf, leaf.shape[-1] // 2, axis=-1)
+    return -4 * _changed(leaf) if jnp.issubdtype(leaf.dtype, jnp.floating) else _changed(leaf)
+
+
 def _copy(leaf: Any) -> Any:
     return jnp.array(leaf, copy=True)
 
@@ -215,6 +307,35 @@ def _equal(a: Any, b: Any) -> bool:
 def _raw(leaf: Any) -> np.ndarray:
     is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+
+
+def _sample_params(seed: int) -> dict[str, Any]:
+    """A nested tree with a scalar, without a zero."""
+    key = jax.random.key(seed)
+    numbers = 0.5 + jax.random.uniform(key, (3, 4))
+    return {"dense": {"kernel": numbers[:, :2], "bias": -numbers[0, 2:]}, "rest": [numbers[1, 2], numbers[1:, 3]]}
+
+
+def _same_types(expected: Any, got: Any, sentence: str) -> None:
+    """Structure, shapes and dtypes."""
+    structures = jax.tree.structure(expected), jax.tree.structure(got)
+    _require(structures[0] == structures[1], f"{sentence}: expected {structures[0]}, got {structures[1]}")
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(expected), jax.tree.leaves(got), strict=True):
+        one, other = (jax.eval_shape(jnp.asarray, leaf) for leaf in (x, y))
+        fits = (one.shape, one.dtype) == (other.shape, other.dtype)
+        where = jax.tree_util.keystr(path)
+        _require(fits, f"{sentence} at {where}: expected {one.dtype}{[*one.shape]}, got {other.dtype}{[*other.shape]}")
+
+
+def _near(a: Any, b: Any, sentence: str) -> None:
+    """Equal to rounding: to the square root of a dtype's precision, of the largest number in a leaf."""
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
+        floats = jnp.issubdtype(x.dtype, jnp.floating)
+        share = float(jnp.finfo(x.dtype).eps) ** 0.5 if floats else 0.0
+        x, y = (_raw(leaf).astype(np.float64) for leaf in (x, y))
+        most = np.max(np.abs(x), initial=0.0, where=np.isfinite(x))
+        close = np.allclose(x, y, rtol=0, atol=share * most, equal_nan=True)
+        _require(close, f"{sentence}, first at {jax.tree_util.keystr(path)}")
 
 
 def _same(a: Any, b: Any, sentence: str) -> None:

@@ -1,0 +1,6 @@
+"""Losses of arrays, row by row: pure functions that depend on jax and optax alone."""
+
+from ctrain_jax.losses._softened_cross_entropy import softened_cross_entropy
+from ctrain_jax.losses._supervised_contrastive import supervised_contrastive
+
+__all__ = ["softened_cross_entropy", "supervised_contrastive"]
