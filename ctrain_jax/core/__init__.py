@@ -35,6 +35,7 @@ from ctrain_jax.core._run import (
     run_stream,
     start,
 )
+from ctrain_jax.core._trace import Trace, trace_stream
 
 __all__ = [
     "Batch",
@@ -57,6 +58,7 @@ __all__ = [
     "Source",
     "Spec",
     "Stream",
+    "Trace",
     "TrainState",
     "Variables",
     "after",
@@ -81,5 +83,6 @@ __all__ = [
     "start",
     "tag",
     "to_device",
+    "trace_stream",
     "weighted_mean",
 ]

@@ -247,7 +247,7 @@ def test_foreign_optimizers_get_what_they_declare_and_lower_the_loss(name):
         labels = by_bias(start)
         assert jax.tree.all(jax.tree.map(lambda m, label: m == (label == "bias"), moved, labels))
     if name == "partition":
-        assert not moved["Dense_2"]["bias"] and moved["Dense_2"]["kernel"]
+        assert not moved["head"]["bias"] and moved["head"]["kernel"]
 
 
 def test_sam_in_a_partition_takes_the_gradient_of_the_whole_model():
