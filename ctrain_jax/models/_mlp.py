@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ from flax import linen as nn
 from flax.typing import Dtype
 
 from ctrain_jax.core._base import Outputs
-from ctrain_jax.ops import check_choice, check_size
+from ctrain_jax.ops import check_choice, check_fraction, check_size
 
 
 class MLP(nn.Module):
@@ -24,6 +25,10 @@ class MLP(nn.Module):
         hidden: width of each hidden layer; `()` is a linear model.
         norm: `"none"`, or `"batch"` for BatchNorm (momentum 0.9, epsilon 1e-5) before each activation.
         activation: a function of one array.
+        dropout: the share of the units of each hidden layer that are left out in a training step.
+        initializer: `"lecun"` draws kernels of variance 1 / fan_in and leaves biases 0, as flax does; `"torch"` draws
+            both uniformly within 1 / sqrt(fan_in), as PyTorch does: a third of that variance, which published tables
+            depend on.
         dtype: of the computation; parameters, features and logits are float32.
 
     Raises:
@@ -42,6 +47,8 @@ class MLP(nn.Module):
     hidden: Sequence[int] = (400, 400)
     norm: str = "none"
     activation: Callable[[jax.Array], jax.Array] = nn.relu
+    dropout: float = 0.0
+    initializer: str = "lecun"
     dtype: Dtype | None = None
 
     def __post_init__(self) -> None:
@@ -50,6 +57,8 @@ class MLP(nn.Module):
         for width in self.hidden:
             check_size("Each width in hidden", width)
         check_choice("norm", self.norm, ("none", "batch"))
+        check_choice("initializer", self.initializer, ("lecun", "torch"))
+        check_fraction("dropout", self.dropout)
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool = False) -> Outputs:
@@ -57,16 +66,27 @@ class MLP(nn.Module):
         check_floats(inputs)
         x = inputs.reshape(inputs.shape[0], math.prod(inputs.shape[1:]))
         for index, width in enumerate(self.hidden):
-            x = nn.Dense(width, dtype=self.dtype, name=f"dense_{index}")(x)
+            x = nn.Dense(width, dtype=self.dtype, name=f"dense_{index}", **self._drawn(x))(x)
             x = normalize(self.norm, x, train, self.dtype, f"norm_{index}")
-            x = self.activation(x)
-        return head(self.num_classes, x)
+            x = nn.Dropout(self.dropout, deterministic=not train)(self.activation(x))
+        return head(self.num_classes, x, **self._drawn(x))
+
+    def _drawn(self, x: jax.Array) -> dict[str, Any]:
+        """How a layer on top of `x` draws its parameters."""
+        if self.initializer == "lecun":
+            return {}
+        bound = 1 / math.sqrt(x.shape[-1])
+
+        def uniform(key: jax.Array, shape: Sequence[int], dtype: Dtype = jnp.float32) -> jax.Array:
+            return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+        return {"kernel_init": uniform, "bias_init": uniform}
 
 
-def head(num_classes: int, x: jax.Array) -> Outputs:
+def head(num_classes: int, x: jax.Array, **drawn: Any) -> Outputs:
     """The last Dense, named `head`, in float32 whatever the compute dtype: losses and buffers read logits."""
     features = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    return Outputs(nn.Dense(num_classes, name="head")(features), features)
+    return Outputs(nn.Dense(num_classes, name="head", **drawn)(features), features)
 
 
 def normalize(norm: str, x: jax.Array, train: bool, dtype: Dtype | None, name: str) -> jax.Array:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ctrain_jax.core._base import Source
+from ctrain_jax.ops import check_non_negative
 from ctrain_jax.streams._sources import arrays
 
 _FETCHED = ("mnist", "fashion_mnist", "cifar10")  # what experiments.data can prepare
@@ -26,6 +27,7 @@ def tfds(
     *,
     train_split: str = "train",
     test_split: str = "test",
+    pad: int = 0,
     mean: Any = None,
     std: Any = None,
 ) -> Source:
@@ -37,6 +39,7 @@ def tfds(
             `~/tensorflow_datasets`, by default.
         train_split: what to train on, in the language of tfds (`"train[:80%]"`).
         test_split: what to test on.
+        pad: pixels of zeros that are added on each side of an image (2 makes the 28 x 28 of MNIST 32 x 32).
         mean: see `arrays`.
         std: see `arrays`.
 
@@ -53,6 +56,7 @@ def tfds(
             ...
         FileNotFoundError: tfds: 'mnist' is not prepared under nowhere; run `python -m experiments.data ...
     """
+    check_non_negative("pad", pad)
     directory = _prepared(name, default_data_dir() if data_dir is None else pathlib.Path(data_dir).expanduser())
     import tensorflow_datasets
 
@@ -74,7 +78,8 @@ def tfds(
     for split in (train_split, test_split):
         rows = builder.as_data_source(split=split, decoders={"image": decode.SkipDecoding()})
         part = _read(name, rows, features["image"])
-        images.append(part[0])
+        border = ((0, 0), (pad, pad), (pad, pad), (0, 0))[: part[0].ndim]
+        images.append(np.pad(part[0], border))
         labels.append(part[1])
     return arrays(
         images[0],
