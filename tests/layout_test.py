@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import ctrain_jax
-from ctrain_jax import core
+from ctrain_jax import core, optim
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ctrain_jax"
@@ -107,16 +107,36 @@ def test_one_name_five_places(name):
     assert evidence["name"] == name and evidence["factory"].endswith(f".{name}")
 
 
-@pytest.mark.parametrize("name", FACTORIES)
+OPTIM = {name: getattr(optim, name) for name in optim.__all__}
+OPTIM_FILES = sorted((PACKAGE / "optim").glob("_[a-z]*.py"))
+
+
+@pytest.mark.parametrize("path", OPTIM_FILES, ids=lambda p: p.stem)
+def test_a_file_of_optim_has_its_places(path):
+    """`_x.py` has x and what belongs to it, a test, and evidence: of a projection that of its method."""
+    name = path.stem.removeprefix("_")
+    assert Path(inspect.getsourcefile(OPTIM[name])) == path
+    assert (ROOT / "tests" / "optim" / f"{name}_test.py").is_file()
+    name = name.removeprefix("project_")
+    evidence = json.loads((PACKAGE / "evidence" / f"{name}.json").read_text())
+    assert evidence["name"] == name and evidence["factory"].endswith(f".{name}")
+
+
+def test_every_optimizer_lives_in_one_of_these_files():
+    assert {Path(inspect.getsourcefile(factory)) for factory in OPTIM.values()} == set(OPTIM_FILES)
+
+
+@pytest.mark.parametrize("name", [*FACTORIES, *OPTIM])
 def test_every_factory_is_annotated_and_documented(name):
-    signature = inspect.signature(FACTORIES[name])
+    factory = {**FACTORIES, **OPTIM}[name]
+    signature = inspect.signature(factory)
     assert signature.return_annotation is not inspect.Signature.empty
     assert all(p.annotation is not inspect.Parameter.empty for p in signature.parameters.values())
-    document = inspect.getdoc(FACTORIES[name])
-    for section in ("Args:", "Returns:", "Raises:", "Example:"):
+    document = inspect.getdoc(factory)
+    for section in (*(["Args:"] if signature.parameters else []), "Returns:", "Raises:", "Example:"):
         assert section in document, section
     assert all(f"{p}:" in document for p in signature.parameters)
-    assert "arXiv" in inspect.getmodule(FACTORIES[name]).__doc__
+    assert "arXiv" in inspect.getmodule(factory).__doc__
 
 
 def public_folders():

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ctrain_jax import core, metrics, streams
+from ctrain_jax import continual, core, metrics, models, streams
+
+SIZE = 500  # rows of memory where methods of replay are compared
 
 
 class Claim(NamedTuple):
@@ -77,6 +79,41 @@ def forgotten(result: core.Result) -> np.ndarray:
 def means(**named: np.ndarray) -> str:
     """`naive 19.9, er 70.1`: the means behind a margin."""
     return ", ".join(f"{name} {np.mean(values):.1f}" for name, values in named.items())
+
+
+def split_fashion_mnist(method: core.Method) -> core.Learner:
+    """The learner on which replay methods are measured."""
+    stream = streams.class_incremental(streams.fashion_mnist(), 5)
+    model = core.from_linen(models.MLP(10))
+    return core.make_learner(model, method, optax.adam(1e-3), stream, batch_size=32, epochs=3)
+
+
+def against_er(
+    name: str,
+    method: core.Method,
+    seeds: Sequence[int],
+    learner: Callable[[core.Method], core.Learner] = split_fashion_mnist,
+    where: str = f"class-incremental Split-Fashion-MNIST (10,000 rows), MLP, memory {SIZE}",
+) -> list[Claim]:
+    """Final accuracy of a method above naive training and above ER, and forgetting less than naive."""
+    results = [runs(learner(m), seeds) for m in (core.identity(), continual.er(SIZE), method)]
+    naive, er, own = map(final, results)
+    lost = dict(zip(("naive", "er", name), map(forgotten, results), strict=True))
+    return [
+        estimate(
+            f"{where}: points of final accuracy above naive ({means(**{'naive': naive, name: own})})",
+            own - naive,
+            least=20,
+        ),
+        estimate(
+            f"the same: points of final accuracy above er ({means(**{'er': er, name: own})})",
+            own - er,
+            least=0,
+        ),
+        estimate(
+            f"the same: points of forgetting less than naive ({means(**lost)})", lost["naive"] - lost[name], least=20
+        ),
+    ]
 
 
 def distance(a: Any, b: Any) -> float:

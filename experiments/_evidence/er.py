@@ -7,16 +7,19 @@ import numpy as np
 import optax
 
 from ctrain_jax import continual, core, models, streams
-from experiments._evidence._common import Check, Claim, distance, estimate, final, forgotten, gate, means, runs
-
-SIZE = 500
-
-
-def split_fashion_mnist(method: core.Method) -> core.Learner:
-    """The learner on which replay methods are measured."""
-    stream = streams.class_incremental(streams.fashion_mnist(), 5)
-    model = core.from_linen(models.MLP(10))
-    return core.make_learner(model, method, optax.adam(1e-3), stream, batch_size=32, epochs=3)
+from experiments._evidence._common import (
+    SIZE,
+    Check,
+    Claim,
+    distance,
+    estimate,
+    final,
+    forgotten,
+    gate,
+    means,
+    runs,
+    split_fashion_mnist,
+)
 
 
 def claims(seeds: Sequence[int], data_dir: str | None) -> list[Claim]:

@@ -4,11 +4,12 @@ import inspect
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 from ctrain_jax import core, models, testing
-from tests.conformance.rows import CHAINS, METHODS, TRANSFORMS
-from tests.layout_test import FACTORIES
+from tests.conformance.rows import CHAINS, METHODS, OPTIMIZERS, TRANSFORMS
+from tests.layout_test import FACTORIES, OPTIM
 
 RETURNS = {name: inspect.signature(factory).return_annotation for name, factory in FACTORIES.items()}
 
@@ -25,6 +26,13 @@ def test_every_factory_has_a_row_and_every_row_a_factory():
         assert {name for name, returned in RETURNS.items() if returned is kind} == set(rows)
 
 
+def test_every_optimizer_has_a_row_and_every_row_an_optimizer():
+    kinds = {name: inspect.signature(factory).return_annotation for name, factory in OPTIM.items()}
+    transforms = {optax.GradientTransformation, optax.GradientTransformationExtraArgs}
+    assert set(kinds.values()) <= {*transforms, optax.Schedule}, "optim makes optax transforms and schedules"
+    assert {name for name, kind in kinds.items() if kind in transforms} == set(OPTIMIZERS)
+
+
 @pytest.mark.parametrize("make", flat(METHODS))
 def test_method(make):
     testing.check_method(make())
@@ -39,6 +47,12 @@ def test_chain(make):
 def test_transform(make):
     model = core.from_linen(models.ViT(3, patch=4, width=8, depth=1, heads=2))
     testing.check_model_transform(make(), model, jnp.ones((2, 8, 8)))
+
+
+@pytest.mark.parametrize("row", flat(OPTIMIZERS))
+def test_optimizer(row):
+    make, extra = row if isinstance(row, tuple) else (row, None)
+    testing.check_optimizer(make(), extra=extra)
 
 
 def shaken(ts):

@@ -1,30 +1,87 @@
 """Constructor arguments for every public factory: one without a row fails."""
 
-from ctrain_jax import continual, core, peft
+import jax
+import optax
+
+from ctrain_jax import continual, core, optim, peft
 
 # {factory: [a method of it]}. More than one row where arguments change what the method keeps or does.
 METHODS = {
+    "agem": [lambda: continual.agem(20), lambda: continual.agem(24, policy="class_balanced", batch_size=5)],
+    "bic": [lambda: continual.bic(6, held_out=2)],
+    "der": [lambda: continual.der(20), lambda: continual.der(20, policy="class_balanced", batch_size=12)],
     "derpp": [lambda: continual.derpp(20), lambda: continual.derpp(20, policy="class_balanced", batch_size=12)],
     "er": [
         lambda: continual.er(20),
         lambda: continual.er(20, policy="class_balanced"),
         lambda: continual.er(20, policy="ring", batch_size=12),
     ],
+    "er_ace": [lambda: continual.er_ace(20), lambda: continual.er_ace(20, policy="class_balanced", batch_size=12)],
     "ewc": [
         lambda: continual.ewc(10.0),
         lambda: continual.ewc(10.0, online=True, decay=0.9, fisher="sampled"),
     ],
     "gacil": [lambda: continual.gacil(32)],
+    "gdumb": [
+        lambda: continual.gdumb(18, epochs=2),
+        lambda: continual.gdumb(20, epochs=1, schedule="constant", momentum=0.0),
+    ],
+    "gem": [lambda: continual.gem(20), lambda: continual.gem(20, margin=0.0)],
+    "gpm": [lambda: continual.gpm(0.9, rows=40), lambda: continual.gpm(0.5, max_rank=10, train="head")],
+    "generative_replay": [lambda: continual.generative_replay(latent=3, hidden=(8,), learning_rate=0.1)],
+    "icarl": [lambda: continual.icarl(4, temperature=2.0)],
+    "l2_anchor": [lambda: continual.l2_anchor(1.0)],
+    "lucir": [lambda: continual.lucir(4, eta=4.0)],
+    "lwf": [lambda: continual.lwf(0.5)],
+    "mas": [lambda: continual.mas(1.0)],
+    "mir": [
+        lambda: continual.mir(20, lr=0.1, candidates=16),
+        lambda: continual.mir(20, lr=0.1, candidates=30, batch_size=12, policy="class_balanced"),
+    ],
     "nmc": [lambda: continual.nmc(), lambda: continual.nmc(metric="cosine", train=True)],
+    "refresh": [lambda: continual.refresh(1e-2, noise=0.1, fisher_scale=10.0, decay=0.5)],
+    "rwalk": [lambda: continual.rwalk(10.0, period=4)],
+    "scr": [
+        lambda: continual.scr(20),
+        lambda: continual.scr(
+            20, temperature=0.5, batch_size=12, policy="class_balanced", augment_fn=lambda rng, x: -x
+        ),
+    ],
+    "si": [lambda: continual.si(1.0)],
+    "wa": [lambda: continual.wa(4)],
 }
 
 # Chains keep every promise as well.
 CHAINS = [
     lambda: core.chain(continual.ewc(1.0), continual.er(20), continual.ewc(1.0, online=True)),
     lambda: core.chain(continual.er(20), continual.derpp(20)),
+    lambda: core.chain(continual.er(20, fill="end", policy="experience", weighting="experiences"), continual.lwf()),
 ]
 
 TRANSFORMS = {
     "lora": [lambda: peft.lora(2), lambda: peft.lora(2, form="tree", train="head")],
     "prefix": [lambda: peft.prefix(3), lambda: peft.prefix(2, train="head")],
+}
+
+# {factory of ctrain_jax.optim: [a transform of it]}; where update needs extra arguments: [(a transform of it, params ->
+# {name: argument})].
+OPTIMIZERS = {
+    "diffgrad": [lambda: optim.diffgrad(1e-2)],
+    "last_iterate": [lambda: optim.last_iterate(optax.adamw(1e-2), [1.0, 2.0])],
+    "project_agem": [(lambda: optim.project_agem(), lambda params: {"reference": params})],
+    "project_gem": [
+        (
+            lambda: optim.project_gem(),
+            lambda params: {"references": jax.tree.map(lambda p: p[None], params), "active": jax.numpy.array([True])},
+        )
+    ],
+    "project_gpm": [
+        (
+            lambda: optim.project_gpm(),
+            lambda params: {"bases": jax.tree.map(lambda p: jax.numpy.eye(*(p.shape[:1] or (1,)), 1), params)},
+        )
+    ],
+    "record_gradient_norms": [lambda: optim.record_gradient_norms(2), lambda: optim.record_gradient_norms(4, ord=1)],
+    "sam": [(lambda: optim.sam(optax.sgd(0.1, momentum=0.9)), lambda params: {"grad_fn": jax.grad(optax.tree.norm)})],
+    "scale_by_diffgrad": [lambda: optim.scale_by_diffgrad(0.8, 0.9, 1e-4, 1e-6)],
 }

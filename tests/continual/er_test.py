@@ -148,11 +148,53 @@ def test_a_later_epoch_offers_rows_again():
     assert int(state.method_state["er"].buffer.seen) == 3 * 50
 
 
+def test_filled_at_the_end_it_holds_random_rows_of_experiences_that_are_over():
+    learner = learner_of(continual.er(60, policy="ring", fill="end"), epochs=2)
+    data, plain = core.to_device(learner.stream), learner_of(core.identity(), epochs=2)
+    train, ends = learner.stream.experiences["train"], []
+    for one in (learner, plain):
+        state = core.run_experience(one, core.start(one), data, 0)
+        ends.append(state.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *ends)
+    chosen = []
+    for seed in range(2):
+        state = core.start(learner, seed)
+        for t in range(2):
+            state = core.run_experience(learner, state, data, t)
+            buffer = state.method_state["er"].buffer
+            held = np.asarray(buffer.records["row"]).reshape(6, 10)[: 2 * t + 2].ravel()
+            assert len(set(held.tolist())) == len(held) and int(jnp.sum(buffer.seen)) == train.size[: t + 1].sum()
+            assert set(held.tolist()) <= set(train.rows[: t + 1].ravel().tolist())
+        chosen.append(set(held.tolist()))
+    assert chosen[0] != chosen[1]
+
+
+def test_by_experience_each_has_its_share_of_the_memory():
+    state = core.run_stream(learner_of(continual.er(12, policy="experience"), epochs=2), 0).state
+    buffer = state.method_state["er"].buffer
+    assert sorted(np.asarray(buffer.records["experience"]).tolist()) == [0] * 4 + [1] * 4 + [2] * 4
+
+
+def test_weighed_by_experiences_the_replayed_rows_count_for_the_experiences_they_come_from():
+    fields = {"weights": ((13,), jnp.float32)}
+    learner = learner_of(
+        core.chain(continual.er(20, batch_size=5, fill="end", weighting="experiences"), spy(fields)), steps=7
+    )
+    events = core.iterate(learner, core.to_device(learner.stream), core.start(learner))
+    for t, event in enumerate(events):
+        weights = np.asarray(event.state.method_state["spy"]["weights"])
+        # The last of 7 batches of 50 rows holds 2; those of 37 and 66 rows are in mid-epoch.
+        assert weights[:8].sum() == (2, 8, 8)[t]
+        np.testing.assert_allclose(weights[8:], t * weights[:8].sum() / 5, rtol=1e-6)
+
+
 def test_what_it_refuses():
     for arguments, match in (
         ({"size": 0}, "size expects a whole number of at least 1, got 0"),
         ({"size": 5, "batch_size": 0}, "batch_size expects a whole number of at least 1, got 0"),
         ({"size": 5, "policy": "fifo"}, "policy must be one of"),
+        ({"size": 5, "fill": "begin"}, "fill must be one of"),
+        ({"size": 5, "weighting": "classes"}, "weighting must be one of"),
     ):
         with pytest.raises(ValueError, match=match):
             continual.er(**arguments)

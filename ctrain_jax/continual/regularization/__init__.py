@@ -1,5 +1,23 @@
 """Penalties that keep what was learned."""
 
 from ctrain_jax.continual.regularization._ewc import EwcState, ewc
+from ctrain_jax.continual.regularization._l2_anchor import L2AnchorState, l2_anchor
+from ctrain_jax.continual.regularization._lwf import LwfState, lwf
+from ctrain_jax.continual.regularization._mas import MasState, mas
+from ctrain_jax.continual.regularization._rwalk import RwalkState, rwalk
+from ctrain_jax.continual.regularization._si import SiState, si
 
-__all__ = ["EwcState", "ewc"]
+__all__ = [
+    "EwcState",
+    "L2AnchorState",
+    "LwfState",
+    "MasState",
+    "RwalkState",
+    "SiState",
+    "ewc",
+    "l2_anchor",
+    "lwf",
+    "mas",
+    "rwalk",
+    "si",
+]

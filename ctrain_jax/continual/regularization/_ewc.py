@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ctrain_jax.continual.regularization._quadratic import quadratic
 from ctrain_jax.core import Method
 from ctrain_jax.ops import check_choice, check_fraction, check_non_negative, fisher_diagonal
 
@@ -65,8 +66,7 @@ def ewc(lam: float, *, online: bool = False, decay: float = 1.0, fisher: str = "
         return EwcState(jnp.asarray(lam, jnp.float32), zeros, params)
 
     def loss(s, params, ctx):
-        terms = jax.tree.map(lambda f, p, a: jnp.sum(f * jnp.square(p - a)), s.fisher, params, s.anchor)
-        return s.lam / 2 * optax.tree.sum(terms), {}
+        return s.lam / 2 * quadratic(s.fisher, params, s.anchor), {}
 
     def end(s, ts, ctx):
         def forward(params, inputs):

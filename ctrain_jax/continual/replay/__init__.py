@@ -1,6 +1,41 @@
 """Memories of earlier rows, used again."""
 
+from ctrain_jax.continual.replay._bic import BicState, bic
+from ctrain_jax.continual.replay._der import DerState, der
 from ctrain_jax.continual.replay._derpp import DerppState, derpp
 from ctrain_jax.continual.replay._er import ErState, er
+from ctrain_jax.continual.replay._er_ace import ErAceState, er_ace
+from ctrain_jax.continual.replay._gdumb import GdumbState, gdumb
+from ctrain_jax.continual.replay._generative_replay import GenerativeReplayState, generative_replay
+from ctrain_jax.continual.replay._icarl import IcarlState, icarl
+from ctrain_jax.continual.replay._lucir import LucirState, lucir
+from ctrain_jax.continual.replay._mir import MirState, mir
+from ctrain_jax.continual.replay._scr import ScrState, scr
+from ctrain_jax.continual.replay._wa import WaState, wa
 
-__all__ = ["DerppState", "ErState", "derpp", "er"]
+__all__ = [
+    "BicState",
+    "DerState",
+    "DerppState",
+    "ErAceState",
+    "ErState",
+    "GdumbState",
+    "GenerativeReplayState",
+    "IcarlState",
+    "LucirState",
+    "MirState",
+    "ScrState",
+    "WaState",
+    "bic",
+    "der",
+    "derpp",
+    "er",
+    "er_ace",
+    "gdumb",
+    "generative_replay",
+    "icarl",
+    "lucir",
+    "mir",
+    "scr",
+    "wa",
+]

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ctrain_jax.continual.replay._der import add_logits, logit_buffer, logit_distance
+from ctrain_jax.continual.replay._pass import replay_pass
 from ctrain_jax.core import Method, tag, weighted_mean
 from ctrain_jax.ops import BufferState, check_non_negative, check_size, memory
 
@@ -38,7 +40,7 @@ def derpp(
     .. math:: \alpha \, \frac{1}{|M'| C} \sum_{m \in M'} \| f(x_m) - z_m \|_2^2
               + \beta \, \frac{1}{|M''|} \sum_{m \in M''} \ell(f(x_m), y_m)
 
-    to the loss of the incoming batch. `beta=0` is DER.
+    to the loss of the incoming batch. `beta=0` is DER; `der` saves the second pass.
 
     Args:
       size: rows of the memory; a row number and C logits are stored for each.
@@ -64,33 +66,17 @@ def derpp(
         check_size("batch_size", batch_size)
 
     def init(rng, params, ctx):
-        width = ctx.spec.outputs.logits.shape[-1]
-        buffer = rows.init(ctx.spec, logits=jax.ShapeDtypeStruct((width,), jnp.float32))
-        return DerppState(buffer, jnp.asarray(alpha, jnp.float32), jnp.asarray(beta, jnp.float32))
+        return DerppState(logit_buffer(rows, ctx), jnp.asarray(alpha, jnp.float32), jnp.asarray(beta, jnp.float32))
 
     def loss(s, params, ctx):
-        model_state = ctx.model_state
-
-        def replay(name, model_state):
-            rng = tag(ctx.rng, name)
-            records, weights = rows.draw(s.buffer, rng, batch_size or ctx.spec.batch_size, ctx.incoming)
-            batch = ctx.fetch(records) | {"weights": weights}
-            outputs, written = ctx.forward(
-                params, batch["inputs"], model_state=model_state, train=True, rng=rng, task=batch["task"]
-            )
-            # An empty memory must leave no trace in the BatchNorm statistics.
-            kept = jax.tree.map(lambda new, old: jnp.where(weights.sum() > 0, new, old), written, model_state)
-            return outputs, records, batch, kept
-
-        outputs, records, batch, model_state = replay("logits", model_state)
-        distance = jnp.square(outputs.logits - records["logits"]).mean(-1)
-        value = s.alpha * weighted_mean(distance, batch["weights"])
-        outputs, _, batch, model_state = replay("labels", model_state)
-        value += s.beta * weighted_mean(ctx.problem.loss(outputs, batch), batch["weights"])
-        return value, {"model_state": model_state}
+        num = batch_size or ctx.spec.batch_size
+        distance, model_state = logit_distance(rows, s.buffer, num, params, ctx)
+        rng = tag(ctx.rng, "labels")
+        outputs, _, batch, model_state = replay_pass(rows, s.buffer, num, params, ctx, rng, model_state)
+        labels = weighted_mean(ctx.problem.loss(outputs, batch), batch["weights"])
+        return s.alpha * distance + s.beta * labels, {"model_state": model_state}
 
     def update(s, ts, ctx):
-        logits = ctx.outputs.logits[: ctx.spec.batch_size].astype(jnp.float32)
-        return s._replace(buffer=rows.add(s.buffer, ctx.rng, ctx.incoming, ts.params, logits=logits)), ts
+        return s._replace(buffer=add_logits(rows, s.buffer, ts.params, ctx)), ts
 
     return Method("derpp", init=init, loss=loss, update=update, needs=("labels",))
