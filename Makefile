@@ -1,5 +1,6 @@
 # make run: the main job, on real data.    make test: tests, lint, types.    make data: full data sets for TFDS.
-# make evidence: measure every claim again. Both set up what they need once.
+# make evidence: measure every claim again.    make published: reproduce the published tables (hours).
+# All set up what they need once.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +10,7 @@ RUNS := runs/split_fashion_mnist
 METHODS := naive ewc:online er derpp gacil joint
 DATA_DIR ?= $(HOME)/tensorflow_datasets
 
-.PHONY: run test lint types data evidence clean
+.PHONY: run test lint types data evidence published clean
 
 run: $(READY)
 	@for name in $(METHODS); do \
@@ -34,6 +35,11 @@ data: $(READY)
 
 evidence: $(READY)
 	$(BIN)/python -m experiments.evidence --all --data_dir=$(DATA_DIR)
+
+published: $(READY)
+	$(BIN)/python -m experiments.published --table=split_mnist --data_dir=$(DATA_DIR)
+	$(BIN)/python -m experiments.published --table=split_mnist_online --data_dir=$(DATA_DIR)
+	$(BIN)/python -m experiments.published --table=permuted_mnist --seeds=3 --data_dir=$(DATA_DIR)
 
 $(READY): requirements.lock setup.py
 	@echo "setting up $(VENV), once: about a minute"

@@ -27,7 +27,7 @@ def split_fashion_mnist(name: str, methods: tuple[str, ...], arg: str | None) ->
     config.scenario = {"name": "class_incremental", "num_experiences": 5, "valid_fraction": 0.0}
     config.arrival = "incremental"  # "joint": everything at once; "cumulative": everything so far
     config.model = {"name": "MLP", "hidden": (400, 400)}  # in ctrain_jax.models
-    config.optimizer = {"name": "adam", "learning_rate": 1e-3}  # in optax
+    config.optimizer = {"name": "adam", "learning_rate": 1e-3}  # in optax, or diffgrad
     config.methods = methods
     config.batch_size = 32
     config.epochs = 1 if arg == "runlocal" else 10

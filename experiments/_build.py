@@ -1,13 +1,14 @@
 """From a config to a learner, with a sentence for everything that is wrong in it."""
 
 import inspect
+import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import ml_collections
 import optax
 
-from ctrain_jax import continual, core, models, streams
+from ctrain_jax import continual, core, models, optim, streams
 from experiments import _cli
 
 
@@ -15,7 +16,10 @@ class ConfigError(ValueError):
     """Something in a config that its writer can mend; the message is one sentence."""
 
 
-OPTIMIZERS = ("adam", "adamw", "adagrad", "lamb", "lion", "nadam", "radam", "rmsprop", "sgd")
+OPTIMIZERS = types.SimpleNamespace(
+    diffgrad=optim.diffgrad,
+    **{k: getattr(optax, k) for k in ("adam", "adamw", "adagrad", "lamb", "lion", "nadam", "radam", "rmsprop", "sgd")},
+)
 SCENARIOS = ("class_incremental", "domain_incremental", "permuted", "rotated", "task_incremental")
 SOURCES = ("digits", "fashion_mnist", "tfds")
 MODELS = ("CNN", "MLP", "ResNet18", "ViT")
@@ -34,12 +38,13 @@ TOP = (
 )
 
 
-def build(config: ml_collections.ConfigDict, mesh: Any = None) -> core.Learner:
+def build(config: ml_collections.ConfigDict, mesh: Any = None, source: core.Source | None = None) -> core.Learner:
     """The learner that a config describes.
 
     Args:
       config: see `configs/common.py` for what each key means.
       mesh: devices, as in `core.make_learner`.
+      source: what `build_source(config)` returned, to read it once for many learners.
 
     Returns:
       The learner.
@@ -63,18 +68,23 @@ def build(config: ml_collections.ConfigDict, mesh: Any = None) -> core.Learner:
     for key in config:
         if key in factories and key not in methods:
             raise ConfigError(f"config.{key} has no effect: add {key!r} to config.methods, got {tuple(methods)}.")
-    stream = build_stream(config)
+    stream = build_stream(config, source)
     module = named(models, "model", config.model, MODELS, num_classes=stream.source.num_classes)
-    optimizer = named(optax, "optimizer", config.optimizer, OPTIMIZERS)
+    optimizer = named(OPTIMIZERS, "optimizer", config.optimizer, vars(OPTIMIZERS))
     options = {"batch_size": config.batch_size, "epochs": config.epochs, "steps": config.steps, "mesh": mesh}
     return refused(
         "config", core.make_learner, core.from_linen(module), core.chain(*parts), optimizer, stream, **options
     )
 
 
-def build_stream(config: ml_collections.ConfigDict) -> core.Stream:
-    """The stream that a config describes."""
-    source = named(streams, "source", config.source, SOURCES, rename={"dataset": "name"})
+def build_source(config: ml_collections.ConfigDict) -> core.Source:
+    """The data that a config describes."""
+    return named(streams, "source", config.source, SOURCES, rename={"dataset": "name"})
+
+
+def build_stream(config: ml_collections.ConfigDict, source: core.Source | None = None) -> core.Stream:
+    """The stream that a config describes, over `source` where that was read before."""
+    source = build_source(config) if source is None else source
     stream = named(streams, "scenario", config.scenario, SCENARIOS, source=source)
     known_name("value of config.arrival", config.arrival, ("incremental", "joint", "cumulative"))
     return stream if config.arrival == "incremental" else getattr(streams, config.arrival)(stream)

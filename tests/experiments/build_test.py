@@ -13,7 +13,7 @@ from experiments import _build
 @pytest.mark.parametrize(
     ("package", "names"),
     [
-        (optax, _build.OPTIMIZERS),
+        (_build.OPTIMIZERS, vars(_build.OPTIMIZERS)),
         (streams, (*_build.SCENARIOS, *_build.SOURCES)),
         (models, _build.MODELS),
         (continual, continual.__all__),
@@ -42,6 +42,19 @@ def test_values_reach_their_factories():
     state = jax.eval_shape(learner.init, jax.random.key(0))
     assert sorted(leaf.shape for leaf in jax.tree.leaves(state.params)) == [(4,), (4, 10), (5,), (5, 4), (10,), (64, 5)]
     assert {leaf.shape[0] for leaf in jax.tree.leaves(state.method_state["er"]) if leaf.ndim} == {13}
+
+
+def test_optimizers_are_those_of_optax_and_ours(monkeypatch):
+    made = []
+    monkeypatch.setattr(core, "make_learner", lambda model, method, tx, *rest, **options: made.append(tx))
+    config = er.get_config("runlocal")
+    for name in ("adam", "diffgrad"):
+        config.optimizer = {"name": name, "learning_rate": 0.5}
+        _build.build(config)
+    states = [tx.init(np.ones(2, np.float32)) for tx in made]
+    assert isinstance(states[0][0], optax.ScaleByAdamState) and states[1][0].previous.shape == (2,)
+    updates = [tx.update(np.ones(2, np.float32), state)[0] for tx, state in zip(made, states, strict=True)]
+    np.testing.assert_allclose(updates[1] / updates[0], 1 / (1 + np.exp(-1.0)), rtol=1e-6)
 
 
 def test_methods_are_chained_in_their_order(monkeypatch):

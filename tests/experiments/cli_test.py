@@ -89,7 +89,8 @@ WRONG = {
     "key of another model": ([ER, NEW, "--config.model.name=ResNet18"], None),
     "unknown optimizer": (
         [ER, NEW, "--config.optimizer.name=xyz"],
-        "'xyz' is not a known optimizer: choose from adagrad, adam, adamw, lamb, lion, nadam, radam, rmsprop, sgd.",
+        "'xyz' is not a known optimizer: choose from adagrad, adam, adamw, diffgrad, lamb, lion, nadam, radam, "
+        "rmsprop, sgd.",
     ),
     "wrong key of an optimizer": (
         [ER, NEW, "--config.optimizer.learning_rat=1"],

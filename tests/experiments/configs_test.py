@@ -10,7 +10,7 @@ from ctrain_jax import continual as methods
 from experiments import continual
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").glob("*/*.py"))
+FILES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs" / "continual").glob("*.py"))
 COMMAND = re.compile(
     r"^python -m experiments\.continual --config=(\S+?\.py)(?::(\S+))? --workdir=runs/(\S+) --seeds=5$", re.MULTILINE
 )
