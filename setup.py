@@ -39,15 +39,18 @@ setuptools.setup(
     ],
     extras_require={
         "experiments": ["ml-collections>=1.1", "tensorboardX>=2.6.5"],
+        "export": ["flatbuffers", "safetensors>=0.8"],
         "gpu": ["jax[cuda13]"],
         "dev": [
             "build",
+            "flatbuffers",
             "hypothesis",
             "ml-collections>=1.1",
             "pyright[nodejs]",
             "pytest>=9",
             "pytest-xdist>=3.8",
             "ruff",
+            "safetensors>=0.8",
             "tensorboardX>=2.6.5",
         ],
         "docs": ["sphinx", "myst-nb", "furo"],

@@ -121,6 +121,42 @@ def train(
     return result
 
 
+def load(workdir: str | Path, seed: int | None = None) -> tuple[core.Learner, core.TrainState]:
+    """A learner and what it has learned, from the folder of its run.
+
+    Args:
+      workdir: the folder, of a finished run or an interrupted one.
+      seed: of the run; its first one by default.
+
+    Returns:
+      The learner, and its state of that seed: `core.predictor(*load(workdir))` is a function of inputs.
+
+    Raises:
+      ConfigError: a folder without a run or without a whole checkpoint, a seed that the run does not have, or data that
+        is not there.
+    """
+    workdir = Path(workdir)
+    try:
+        claim = json.loads((workdir / "config.json").read_text())
+        config, seeds = ml_collections.ConfigDict(claim["config"]), claim["seeds"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _build.ConfigError(f"{workdir} holds no run ({error}): give the --workdir of one.") from error
+    if seed is not None and seed not in seeds:
+        raise _build.ConfigError(f"{workdir} holds a run of the seeds {seeds}, got {seed}.")
+    if not (workdir / "checkpoints").is_dir():
+        raise _build.ConfigError(f"{workdir} holds no checkpoint yet: let its run save one.")
+    learner = _build.build(config)
+    checkpoints = core.open_checkpoints(workdir / "checkpoints")
+    try:
+        restored = _build.refused(str(workdir), checkpoints.restore, core.start(learner, seeds))
+    finally:
+        checkpoints.close()
+    if restored is None:
+        raise _build.ConfigError(f"{workdir} holds no checkpoint yet: let its run save one.")
+    place = 0 if seed is None else seeds.index(seed)
+    return learner, jax.tree.map(lambda x: x[place], restored.state)
+
+
 def define_flags() -> None:
     """The flags of the binary; not when it is imported, as flags of all binaries share their names."""
     config_flags.DEFINE_config_file(

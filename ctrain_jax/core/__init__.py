@@ -19,6 +19,7 @@ from ctrain_jax.core._base import (
 from ctrain_jax.core._checkpoint import Checkpoints, DamagedCheckpoint, Restored, open_checkpoints
 from ctrain_jax.core._context import Context, tag
 from ctrain_jax.core._data import replicate, to_device
+from ctrain_jax.core._deploy import export_program, load_program, load_tensors, predictor, save_tensors
 from ctrain_jax.core._learner import Learner, make_learner
 from ctrain_jax.core._method import Method, after, before, chain, identity
 from ctrain_jax.core._model import from_linen, from_nnx
@@ -66,20 +67,25 @@ __all__ = [
     "chain",
     "classification",
     "evaluate",
+    "export_program",
     "from_linen",
     "from_nnx",
     "identity",
     "iterate",
+    "load_program",
+    "load_tensors",
     "make_learner",
     "mapped",
     "mask_logits",
     "open_checkpoints",
     "position",
+    "predictor",
     "regression",
     "replicate",
     "run_experience",
     "run_fused",
     "run_stream",
+    "save_tensors",
     "start",
     "tag",
     "to_device",

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ctrain_jax.core._base import Batch, Data, Experience, PyTree, Spec, Stream
+from ctrain_jax.core._base import Batch, Data, Experience, PyTree, Source, Spec, Stream
 from ctrain_jax.core._method import strong
 from ctrain_jax.ops import permute_index
 
@@ -62,17 +62,12 @@ def fetch_rows(stream: Stream, data: Data, experience: Experience, record: PyTre
     """The batch of some rows: gathered, made float, seen through the view of the experience that they came from."""
     row, origin = record["row"], record["experience"]
     arrays = data.source["test" if split == "test" else "train"]
-    source, raw = stream.source, arrays["inputs"][row]
-    inputs = raw.astype(jnp.float32) / 255.0 if raw.dtype == jnp.uint8 else raw
+    inputs = as_floats(arrays["inputs"][row])
     if stream.view_fn is not None:
         views = jax.tree.map(lambda x: x[origin], data.origins.view)
         inputs = jax.vmap(stream.view_fn)(inputs, views)
-    if source.mean is not None:
-        inputs = inputs - jnp.asarray(source.mean, inputs.dtype)
-    if source.std is not None:
-        inputs = inputs / jnp.asarray(source.std, inputs.dtype)
     batch = {
-        "inputs": inputs,
+        "inputs": normalised(inputs, stream.source),
         "labels": arrays["labels"][row],
         "weights": jnp.ones(row.shape, jnp.float32),
         "task": data.origins.task[origin],
@@ -84,6 +79,20 @@ def fetch_rows(stream: Stream, data: Data, experience: Experience, record: PyTre
     elif stream.heads == "seen":
         batch["classes"] = jnp.broadcast_to(experience.seen, (*row.shape, experience.seen.shape[-1]))
     return batch
+
+
+def as_floats(raw: jax.Array) -> jax.Array:
+    """Images of uint8 as floats in [0, 1]; anything else as it is."""
+    return raw.astype(jnp.float32) / 255.0 if raw.dtype == jnp.uint8 else raw
+
+
+def normalised(inputs: jax.Array, source: Source) -> jax.Array:
+    """Inputs by the mean and std of their source."""
+    if source.mean is not None:
+        inputs = inputs - jnp.asarray(source.mean, inputs.dtype)
+    if source.std is not None:
+        inputs = inputs / jnp.asarray(source.std, inputs.dtype)
+    return inputs
 
 
 def hide(batch: Batch, stream: Stream) -> Batch:

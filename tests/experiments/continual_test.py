@@ -286,6 +286,28 @@ def test_a_stop_at_any_boundary_changes_nothing(config, tmp_path):
     same_bits(*(leaves(tmp_path / name, config) for name in ("whole", "run")))
 
 
+def test_a_run_is_loaded_and_predicts_what_its_result_says(config, tmp_path):
+    run = continual.train(config, tmp_path, 2)
+    for seed, matrix in zip([None, 1], run["matrices"], strict=True):
+        learner, state = continual.load(tmp_path, seed)
+        test = learner.stream.source.test
+        answers = core.predictor(learner, state)(test["inputs"]).logits.argmax(-1)
+        for t, accuracy in enumerate(matrix[-1]):
+            rows = np.isin(test["labels"], np.flatnonzero(learner.stream.experiences["test"].classes[t]))
+            np.testing.assert_allclose(np.mean((answers == test["labels"])[rows]), accuracy, atol=1e-6)
+
+
+def test_what_cannot_be_loaded_is_one_sentence(config, tmp_path):
+    continual.train(config, tmp_path / "run")
+    with pytest.raises(_build.ConfigError, match=r"holds a run of the seeds \[0\], got 3"):
+        continual.load(tmp_path / "run", 3)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(_build.ConfigError, match="holds no checkpoint yet: let its run save one"):
+        continual.load(tmp_path / "run")
+    with pytest.raises(_build.ConfigError, match="holds no run .*: give the --workdir of one"):
+        continual.load(tmp_path)
+
+
 def leaves(workdir, config):
     checkpoints = core.open_checkpoints(workdir / "checkpoints")
     restored = checkpoints.restore(core.start(_build.build(config), [0, 1]))
