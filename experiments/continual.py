@@ -3,6 +3,13 @@
   python -m experiments.continual --config=configs/continual/er.py --workdir=runs/er --seeds=5
   python -m experiments.continual --config=configs/continual/er.py --workdir=runs/er_small --config.er.size=200
 
+  python -m experiments.continual --list
+  python -m experiments.continual --config=configs/continual/er.py --dry_run
+
+--list names every method, scenario, source, model, optimizer and config, a line each; --dry_run tells shapes, numbers
+of parameters, memory and time of a run without starting it. Any key of a config is a flag: --config.er.size=200; a
+wrong one is answered with the nearest. Words after a colon go to the config: er.py:runlocal is small, for a first look.
+
 The workdir receives config.json, metrics.jsonl, result.json, TensorBoard events and checkpoints. Called again with the
 same workdir, the run goes on where it was, to the same bits; a finished run prints its table. Ctrl-C and SIGTERM save
 within seconds; a second one ends at once. Exit codes: 0 finished, 2 wrong use, 130 and 143 interrupted and saved.
@@ -28,7 +35,7 @@ from ml_collections import config_flags
 
 import ctrain_jax
 from ctrain_jax import core
-from experiments import _build, _cli, _progress, _results
+from experiments import _build, _catalog, _cli, _dry_run, _progress, _results
 
 _CHUNK_SECONDS = 1.0
 
@@ -169,6 +176,8 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "Folder of the run; made where it is missing, resumed where it exists.")
     flags.DEFINE_integer("seeds", 1, "How many seeds to run, from config.seed on.", lower_bound=1)
     flags.DEFINE_float("save_seconds", 60.0, "Most seconds between two checkpoints.", lower_bound=0.0)
+    flags.DEFINE_bool("list", False, "Print what a config can name, and end.")
+    flags.DEFINE_bool("dry_run", False, "Print what the run would be and cost, and end; needs no --workdir.")
     flags.DEFINE_bool("quiet", False, "One line when the run starts and one when it ends, no table.")
 
 
@@ -177,6 +186,15 @@ def main(argv: Sequence[str]) -> int:
     given = flags.FLAGS
     if len(argv) > 1:
         _cli.fail(f"unknown argument {argv[1]!r}: flags start with two dashes (see --help).")
+    if given.list:
+        print(_catalog.catalog())
+        return 0
+    if given.config is not None and given.dry_run:
+        try:
+            print(_dry_run.describe(given.config, given.seeds))
+        except _build.ConfigError as error:
+            _cli.fail(str(error))
+        return 0
     if given.config is None or given.workdir is None:
         _cli.fail(
             "--config=FILE and --workdir=DIR are needed, as in --config=configs/continual/er.py --workdir=runs/er."

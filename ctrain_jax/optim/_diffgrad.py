@@ -80,7 +80,11 @@ def diffgrad(
     eps: float = 1e-8,
     eps_root: float = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""The diffGrad optimizer: :math:`\theta_t = \theta_{t-1} - \eta \, u_t`, with u as in `scale_by_diffgrad`.
+    r"""Adam whose steps are up to halved where the gradient hardly changes.
+
+    .. math:: \theta_t = \theta_{t-1} - \eta \, u_t
+
+    with :math:`u` as in `scale_by_diffgrad`.
 
     Args:
       learning_rate: a number or a schedule; 1e-3 in the paper.

@@ -1,5 +1,6 @@
 """Every wrong use is one sentence and exit code 2, and leaves nothing behind; signals are heard whatever runs."""
 
+import inspect
 import json
 import os
 import signal
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import _cli
+from ctrain_jax import core
+from experiments import _build, _cli
+from tests.layout_test import FACTORIES
 
 ROOT = Path(__file__).parents[2]
 ER = "--config=configs/continual/er.py:runlocal"
@@ -208,8 +211,51 @@ def test_help_shows_a_command_and_every_flag():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "python -m experiments.continual --config=configs/continual/er.py --workdir=runs/er --seeds=5" in done.stdout
-    for flag in ("--config", "--workdir", "--seeds", "--save_seconds", "--[no]quiet"):
+    for flag in ("--config", "--workdir", "--seeds", "--save_seconds", "--[no]quiet", "--[no]list", "--[no]dry_run"):
         assert f"\n  {flag}: " in done.stdout
+
+
+def run_here(*arguments):
+    command = [sys.executable, "-W", "ignore", "-m", "experiments.continual", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_the_list_names_everything_that_a_config_can_name():
+    sections = {
+        head: dict(line.split(maxsplit=1) for line in lines)
+        for head, *lines in (part.splitlines() for part in run_here("--list").split("\n\n"))
+    }
+    assert set(sections["config.methods"]) == {
+        name for name, factory in FACTORIES.items() if inspect.signature(factory).return_annotation is core.Method
+    } - {"lora", "prefix"}
+    assert set(sections["config.scenario.name"]) == set(_build.SCENARIOS)
+    assert set(sections["config.model.name"]) == set(_build.MODELS)
+    assert set(sections["config.source.name"]) == set(_build.SOURCES)
+    assert set(sections["config.optimizer.name"]) == set(vars(_build.OPTIMIZERS))
+    files = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("configs/*/*.py")}
+    assert set(sections["--config"]) == {path for path in files if not path.endswith("__init__.py")}
+    for lines in sections.values():
+        assert all(len(line) > 15 and ":math:" not in line for line in lines.values())
+
+
+def test_a_dry_run_tells_what_a_run_would_be_and_writes_nothing(tmp_path):
+    workdir = tmp_path / "run"
+    out = run_here(ER, f"--workdir={workdir}", "--dry_run", "--seeds=2", "--config.model.hidden=(16,8)")
+    said, name = {}, ""
+    for line in out.splitlines():
+        name = line[:8].strip() or name
+        said.setdefault(name, []).append(line[9:].strip())
+    assert not workdir.exists()
+    assert said["run"][0].startswith("er, 2 seeds in one program, on ")
+    assert "inputs float32[32, 8, 8]" in said["batch"] and "labels int32[32]" in said["batch"]
+    # 64 x 16 + 16, 16 x 8 + 8, 8 x 10 + 10
+    assert said["model"] == ["MLP: 1,266 trained parameters", "dense_0 1,040", "dense_1 136", "head 90"]
+    assert said["answers"] == ["logits float32[32, 10], features float32[32, 8]"]
+    # 500 rows of two int32, and a count
+    assert said["state"][0].endswith("er 3.9 KiB") and "parameters 4.9 KiB" in said["state"][0]
+    assert " ms a step for all seeds, measured just now" in said["time"][0]
 
 
 def test_the_nearest_name():

@@ -24,9 +24,10 @@ class L2AnchorState(NamedTuple):
 
 
 def l2_anchor(lam: float) -> Method:
-    r"""Add :math:`\frac{\lambda}{2} \|\theta - \theta_{t-1}\|_2^2` to the loss, from the second experience on.
+    r"""Keep every parameter near where the last experience ended, all with the same strength.
 
-    EWC with an importance of 1 for every parameter: the baseline that shows what knowing the importance is worth.
+    From the second experience on, training adds :math:`\frac{\lambda}{2} \|\theta - \theta_{t-1}\|_2^2`. EWC with an
+    importance of 1 for every parameter: the baseline that shows what knowing the importance is worth.
 
     Args:
       lam: the strength.
