@@ -115,6 +115,7 @@ class Stream(NamedTuple):
     heads: str = "all"  # classes a row is told apart from: "all", "seen" so far, or its "task"'s own
     task_known: bool = False  # the task of a row is given when it is predicted
     labels: bool = True  # False: hidden from the learner, kept for the score
+    boundaries: bool = True  # False: a method is told nothing of experiences, neither where they begin nor which it is
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ctrain_jax.core._base import Batch, Experience, Model, Outputs, Problem, Py
 ABSENT: Any = object()
 
 _WHERE = {
-    "experience": "begin, end, the hooks of a step and predict",
+    "experience": "begin, end, the hooks of a step and predict, on streams with boundaries",
     "fetch": "begin, end, the hooks of a step and predict",
     "scan": "begin and end",
     "incoming": "augment, loss, optimizer and update",

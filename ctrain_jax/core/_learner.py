@@ -89,6 +89,8 @@ def make_learner(
 
     def edge(hook: str) -> Callable[..., TrainState]:
         def run(ts: TrainState, data: Data, t: jax.Array) -> TrainState:
+            if not stream.boundaries:
+                return ts
             experience, fetch = at(data.experiences["train"], t), make_fetch(parts, data, t)
             key = tag(jax.random.fold_in(ts.rng, t), hook)
             scan = make_scan(experience, fetch, spec)

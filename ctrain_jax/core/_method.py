@@ -57,8 +57,8 @@ class Method(NamedTuple):
     Use:
       predict: `(s, ctx) -> Outputs`, from `ctx.outputs` (the plain forward pass, free when it is not read).
 
-    `needs` names what a stream or model must give: "task" (task ids when predicting), "labels", "features". A stream
-    that cannot is refused when the learner is made.
+    `needs` names what a stream or model must give: "task" (task ids when predicting), "boundaries" (`begin`, `end`,
+    `ctx.experience`), "labels", "features". What cannot is refused when the learner is made.
 
     Example, a method that pulls the weights to zero:
       >>> def loss(s, params, ctx):

@@ -89,13 +89,18 @@ def _refuse(method: Method, stream: Stream, outputs: Outputs) -> None:
             f"give the model num_classes={stream.source.num_classes}."
         )
     for part in method.parts or ():
-        unknown = sorted(set(part.needs) - {"task", "labels", "features"})
+        unknown = sorted(set(part.needs) - {"task", "boundaries", "labels", "features"})
         if unknown:
-            raise ValueError(f"{part.name} needs {', '.join(unknown)}: choose from task, labels, features.")
+            raise ValueError(f"{part.name} needs {', '.join(unknown)}: choose from task, boundaries, labels, features.")
         if "task" in part.needs and not stream.task_known:
             raise ValueError(
                 f"{part.name} needs the task of a row when predicting, which {stream.name} does not give: "
                 "use streams.task_incremental."
+            )
+        if "boundaries" in part.needs and not stream.boundaries:
+            raise ValueError(
+                f"{part.name} needs to know where experiences begin and end, which {stream.name} hides: use a method "
+                "that learns from step to step alone."
             )
         if "labels" in part.needs and not stream.labels:
             raise ValueError(f"{part.name} needs labels, which {stream.name} hides: use a method that learns without.")

@@ -41,6 +41,8 @@ class Parts(NamedTuple):
 def make_context(parts: Parts, hook: str, key: jax.Array, ts: TrainState, **fields: Any) -> Context:
     """The context of a hook at a train state."""
     static = (parts.model, parts.problem, parts.spec, parts.optimizer)
+    if not parts.stream.boundaries:
+        fields.pop("experience", None)
     return Context(hook, hook, key, *static, ts.params, ts.model_state, ts.frozen, **fields)
 
 

@@ -10,6 +10,7 @@ import pytest
 from ctrain_jax import core, models, testing
 from tests.conformance.rows import CHAINS, METHODS, OPTIMIZERS, TRANSFORMS
 from tests.layout_test import FACTORIES, OPTIM
+from tests.short import short_learner
 
 RETURNS = {name: inspect.signature(factory).return_annotation for name, factory in FACTORIES.items()}
 
@@ -36,6 +37,24 @@ def test_every_optimizer_has_a_row_and_every_row_an_optimizer():
 @pytest.mark.parametrize("make", flat(METHODS))
 def test_method(make):
     testing.check_method(make())
+
+
+@pytest.mark.parametrize("make", flat(METHODS))
+def test_a_method_lives_without_boundaries_or_says_that_it_cannot(make):
+    method = make()
+    stream = testing.standard_stream(task_known="task" in method.needs)._replace(boundaries=False)
+    if "boundaries" in method.needs:
+        with pytest.raises(ValueError, match=f"^{method.name} needs to know where experiences begin and end"):
+            short_learner(method, stream=stream)
+        return
+    learner, data, at = short_learner(method, stream=stream), core.to_device(stream), jnp.int32(1)
+
+    def run(key):
+        ts = learner.begin(learner.init(key), data, at)
+        ts, _ = learner.step(ts, data, at, at)
+        return learner.evaluate(learner.end(ts, data, at), data, at)
+
+    jax.eval_shape(run, jax.random.key(0))
 
 
 @pytest.mark.parametrize("make", flat({"chain": CHAINS}))

@@ -50,7 +50,11 @@ WRONG = [
         ValueError,
         "expert needs the task of a row when predicting, which standard does not give",
     ),
-    ({"method": core.Method("oracle", needs=("future",))}, ValueError, "oracle needs future: choose from task, labels"),
+    (
+        {"method": core.Method("oracle", needs=("future",))},
+        ValueError,
+        "oracle needs future: choose from task, boundaries",
+    ),
     ({"mesh": one_device()}, ValueError, "The mesh expects an axis named 'data', got .'rows',."),
 ]
 

@@ -78,4 +78,4 @@ def agem(size: int, *, batch_size: int | None = None, policy: str = "reservoir")
     def end(s, ts, ctx):
         return AgemState(rows.offer(s.buffer, ctx, ts.params)), ts
 
-    return Method("agem", init=init, end=end, optimizer=optimizer, needs=("labels",))
+    return Method("agem", init=init, end=end, optimizer=optimizer, needs=("boundaries", "labels"))

@@ -93,4 +93,4 @@ def gem(per_experience: int, *, margin: float = 0.5) -> Method:
         held = s.held.at[experience.index].set(jnp.minimum(experience.size, per_experience))
         return s._replace(records=records, held=held), ts
 
-    return Method("gem", init=init, end=end, optimizer=optimizer, needs=("labels",))
+    return Method("gem", init=init, end=end, optimizer=optimizer, needs=("boundaries", "labels"))

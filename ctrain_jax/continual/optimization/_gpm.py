@@ -128,7 +128,7 @@ def gpm(
         return s._replace(bases=jax.tree_util.tree_map_with_path(grown, s.bases)), ts
 
     keep = after(optax.GradientTransformationExtraArgs(projection.init, project))
-    return Method("gpm", init=init, end=end, optimizer=keep)
+    return Method("gpm", init=init, end=end, optimizer=keep, needs=("boundaries",))
 
 
 def layer_inputs(ctx: Context, params: PyTree, inputs: jax.Array, task: Any = None) -> dict[str, jax.Array]:

@@ -100,4 +100,5 @@ def ewc(lam: float, *, online: bool = False, decay: float = 1.0, fisher: str = "
         anchor = jax.tree.map(centre, s.fisher, new, merged, s.anchor, ts.params)
         return s._replace(fisher=merged, anchor=anchor), ts
 
-    return Method("ewc", init=init, loss=loss, end=end, needs=("labels",) if fisher == "empirical" else ())
+    needs = ("boundaries", "labels") if fisher == "empirical" else ("boundaries",)
+    return Method("ewc", init=init, loss=loss, end=end, needs=needs)

@@ -54,4 +54,4 @@ def l2_anchor(lam: float) -> Method:
     def end(s, ts, ctx):
         return s._replace(anchor=ts.params), ts
 
-    return Method("l2_anchor", init=init, loss=loss, end=end)
+    return Method("l2_anchor", init=init, loss=loss, end=end, needs=("boundaries",))

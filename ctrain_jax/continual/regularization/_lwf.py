@@ -78,4 +78,4 @@ def lwf(lam: float = 1.0, *, temperature: float = 2.0) -> Method:
         heads = s.heads.at[ctx.experience.index].set(ctx.experience.classes)
         return s._replace(teacher=Variables(ts.params, ts.model_state), heads=heads), ts
 
-    return Method("lwf", init=init, loss=loss, end=end)
+    return Method("lwf", init=init, loss=loss, end=end, needs=("boundaries",))

@@ -77,4 +77,4 @@ def mas(lam: float) -> Method:
         omega = jax.tree.map(lambda old, new: old + new / ctx.experience.size, s.omega, total)
         return s._replace(omega=omega, anchor=ts.params), ts
 
-    return Method("mas", init=init, loss=loss, end=end)
+    return Method("mas", init=init, loss=loss, end=end, needs=("boundaries",))

@@ -123,7 +123,7 @@ def rwalk(lam: float, *, alpha: float = 0.9, period: int = 10, damping: float = 
         omega = jax.tree.map(jnp.add, _normalised(s.fisher), _normalised(score))
         return s._replace(score=score, omega=omega, anchor=ts.params), ts
 
-    return Method("rwalk", init=init, loss=loss, update=update, end=end)
+    return Method("rwalk", init=init, loss=loss, update=update, end=end, needs=("boundaries",))
 
 
 def _normalised(tree: optax.Params) -> optax.Params:

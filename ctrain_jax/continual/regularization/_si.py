@@ -82,4 +82,4 @@ def si(lam: float, *, damping: float = 0.1) -> Method:
         omega = jax.tree.map(grown, s.omega, s.path, ts.params, s.anchor)
         return s._replace(omega=omega, path=optax.tree.zeros_like(s.path), anchor=ts.params), ts
 
-    return Method("si", init=init, loss=loss, update=update, end=end)
+    return Method("si", init=init, loss=loss, update=update, end=end, needs=("boundaries",))

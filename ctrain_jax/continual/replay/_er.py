@@ -88,4 +88,5 @@ def er(
             return s, ts
         return ErState(rows.offer(s.buffer, ctx, ts.params)), ts
 
-    return Method("er", init=init, augment=augment, update=update, end=end, needs=("labels",))
+    told = ("boundaries",) if fill == "end" or weighting == "experiences" else ()
+    return Method("er", init=init, augment=augment, update=update, end=end, needs=(*told, "labels"))

@@ -132,5 +132,11 @@ def generative_replay(
         return s._replace(heads=s.heads.at[ctx.experience.index].set(ctx.experience.classes)), ts
 
     return Method(
-        "generative_replay", init=init, begin=begin, augment=augment, update=update, end=end, needs=("labels",)
+        "generative_replay",
+        init=init,
+        begin=begin,
+        augment=augment,
+        update=update,
+        end=end,
+        needs=("boundaries", "labels"),
     )

@@ -55,7 +55,7 @@ def icarl(size: int, *, temperature: float = 1.0) -> Method:
 
     Example:
       >>> icarl(20).needs
-      ('labels', 'features')
+      ('boundaries', 'labels', 'features')
     """
     rows = exemplars(size)
     check_positive("temperature", temperature)
@@ -105,5 +105,5 @@ def icarl(size: int, *, temperature: float = 1.0) -> Method:
         augment=augment,
         end=end,
         predict=predict,
-        needs=("labels", "features"),
+        needs=("boundaries", "labels", "features"),
     )

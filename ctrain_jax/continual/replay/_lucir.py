@@ -128,7 +128,7 @@ def lucir(size: int, *, lam: float = 5.0, margin: float = 0.5, num_hard: int = 2
         end=end,
         model=model,
         optimizer=optimizer,
-        needs=("labels", "features"),
+        needs=("boundaries", "labels", "features"),
     )
 
 

@@ -65,7 +65,7 @@ def scr(
 
     Example:
       >>> scr(500).needs
-      ('labels', 'features')
+      ('boundaries', 'labels', 'features')
     """
     rows = memory(size, policy)
     check_positive("temperature", temperature)
@@ -125,5 +125,5 @@ def scr(
         update=update,
         end=end,
         predict=predict,
-        needs=("labels", "features"),
+        needs=("boundaries", "labels", "features"),
     )

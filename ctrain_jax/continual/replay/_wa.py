@@ -85,5 +85,5 @@ def wa(size: int, *, temperature: float = 2.0) -> Method:
         augment=augment,
         loss=loss,
         end=end,
-        needs=("labels", "features"),
+        needs=("boundaries", "labels", "features"),
     )

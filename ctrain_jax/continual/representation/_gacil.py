@@ -53,7 +53,7 @@ def gacil(width: int = 2048, *, gamma: float = 0.1, train: bool = False) -> Meth
 
     Example:
       >>> gacil(1024).needs
-      ('labels', 'features')
+      ('boundaries', 'labels', 'features')
     """
     check_positive("gamma", gamma)
     check_size("width", width)
@@ -93,6 +93,6 @@ def gacil(width: int = 2048, *, gamma: float = 0.1, train: bool = False) -> Meth
         update=update,
         end=end,
         predict=predict,
-        needs=("labels", "features"),
+        needs=("boundaries", "labels", "features"),
     )
     return method if train else method._replace(optimizer=lambda tx: optax.set_to_zero())
