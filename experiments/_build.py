@@ -35,16 +35,17 @@ TOP = (
     "batch_size",
     "epochs",
     "steps",
+    "trace_every",
 )
 
 
-def build(config: ml_collections.ConfigDict, mesh: Any = None, source: core.Source | None = None) -> core.Learner:
+def build(config: ml_collections.ConfigDict, mesh: Any = None, stream: core.Stream | None = None) -> core.Learner:
     """The learner that a config describes.
 
     Args:
       config: see `configs/common.py` for what each key means.
       mesh: devices, as in `core.make_learner`.
-      source: what `build_source(config)` returned, to read it once for many learners.
+      stream: what `build_stream(config)` returned, where it was built before.
 
     Returns:
       The learner.
@@ -58,6 +59,9 @@ def build(config: ml_collections.ConfigDict, mesh: Any = None, source: core.Sour
     for key in TOP:
         if key not in config:
             raise ConfigError(f"config expects a value for {key}: set config.{key}, as in configs/common.py.")
+    every = config.trace_every
+    if isinstance(every, bool) or not isinstance(every, int) or every < 0:
+        raise ConfigError(f"config.trace_every expects a number of steps, or 0 for no trace, got {every!r}.")
     methods = config.methods
     if not isinstance(methods, list | tuple):
         raise ConfigError(f"config.methods expects a tuple of names, got {methods!r}: write ({methods!r},).")
@@ -68,7 +72,7 @@ def build(config: ml_collections.ConfigDict, mesh: Any = None, source: core.Sour
     for key in config:
         if key in factories and key not in methods:
             raise ConfigError(f"config.{key} has no effect: add {key!r} to config.methods, got {tuple(methods)}.")
-    stream = build_stream(config, source)
+    stream = build_stream(config) if stream is None else stream
     module = named(models, "model", config.model, MODELS, num_classes=stream.source.num_classes)
     optimizer = named(OPTIMIZERS, "optimizer", config.optimizer, vars(OPTIMIZERS))
     options = {"batch_size": config.batch_size, "epochs": config.epochs, "steps": config.steps, "mesh": mesh}
@@ -83,7 +87,7 @@ def build_source(config: ml_collections.ConfigDict) -> core.Source:
 
 
 def build_stream(config: ml_collections.ConfigDict, source: core.Source | None = None) -> core.Stream:
-    """The stream that a config describes, over `source` where that was read before."""
+    """The stream that a config describes, over the `source` of `build_source` where that was read before."""
     source = build_source(config) if source is None else source
     stream = named(streams, "scenario", config.scenario, SCENARIOS, source=source)
     known_name("value of config.arrival", config.arrival, ("incremental", "joint", "cumulative"))
