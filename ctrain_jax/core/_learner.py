@@ -69,7 +69,7 @@ def make_learner(
       TypeError: an argument of the wrong kind.
     """
     method = chain(method)
-    spec = make_spec(model, method, stream, batch_size, epochs, steps, eval_batch_size, mesh)
+    spec = make_spec(model, method, optimizer, stream, batch_size, epochs, steps, eval_batch_size, mesh)
     problem = method.problem(problem or _default_problem(stream))
     parts = Parts(spec, stream, method.model(model), problem, method, method.optimizer(optimizer), mesh)
     step = make_step(parts, online)

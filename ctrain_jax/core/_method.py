@@ -132,7 +132,7 @@ def chain(*methods: Method) -> Method:
             for name, part in named.items():
                 function = getattr(part, hook)
                 if function is not _no_change:
-                    new, ts_new = _call(name, hook, function, states[name], ts, ctx.replace(name=name))
+                    new, ts_new = _pair(name, hook, "(s, ts)", function, states[name], ts, ctx.replace(name=name))
                     states[name] = _like(new, states[name], f"{name}.{hook}", "its state")
                     ts = _like(ts_new, ts, f"{name}.{hook}", "the train state")
             return states, ts
@@ -150,7 +150,9 @@ def chain(*methods: Method) -> Method:
         for name, part in named.items():
             if part.loss is not _no_loss:
                 own = ctx.replace(name=name)
-                value, aux = _call(name, "loss", part.loss, states[name], params, own)
+                value, aux = _pair(name, "loss", "(scalar, dict)", part.loss, states[name], params, own)
+                if jnp.shape(value) != ():
+                    raise ValueError(f"{name}.loss returns a scalar, got shape {jnp.shape(value)}: take its mean.")
                 aux = dict(aux)
                 ctx = ctx.replace(model_state=aux.pop("model_state", ctx.model_state))
                 total, collected[name] = total + value, aux
@@ -240,6 +242,13 @@ def _call(name: str, hook: str, function: Callable, *args: Any) -> Any:
         raise
 
 
+def _pair(name: str, hook: str, what: str, function: Callable, *args: Any) -> Any:
+    result = _call(name, hook, function, *args)
+    if type(result) is not tuple or len(result) != 2:
+        raise TypeError(f"{name}.{hook} returns {what}, got {type(result).__name__}: return both, as a tuple.")
+    return result
+
+
 _MISSING: Mapping[str, str] = {
     "labels": "which this stream hides from the learner: use a method that needs no labels, or show them.",
     "task": "which this stream does not give when predicting: use a task-incremental stream.",
@@ -258,8 +267,9 @@ def _like(new: PyTree, old: PyTree, who: str, what: str) -> PyTree:
     def check(path, x, y):
         x, y = jnp.asarray(x), jnp.asarray(y)
         if x.shape != y.shape or x.dtype != y.dtype:
+            where = f" at {jax.tree_util.keystr(path)}" if path else ""
             raise TypeError(
-                f"{who} changed {what} at {jax.tree_util.keystr(path)}: expected {y.dtype}{list(y.shape)}, "
+                f"{who} changed {what}{where}: expected {y.dtype}{list(y.shape)}, "
                 f"got {x.dtype}{list(x.shape)}; keep shapes and dtypes fixed."
             )
         return jax.lax.convert_element_type(x, y.dtype)

@@ -13,6 +13,7 @@ from ctrain_jax.ops import check_size
 def make_spec(
     model: Model,
     method: Method,
+    optimizer: Any,
     stream: Stream,
     batch_size: int,
     epochs: int,
@@ -21,6 +22,9 @@ def make_spec(
     mesh: Any,
 ) -> Spec:
     """The spec of a run; see `make_learner` for the arguments and for what is refused."""
+    if isinstance(optimizer, Method) or not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        got = optimizer.name if isinstance(optimizer, Method) else getattr(optimizer, "__name__", repr(optimizer))
+        raise TypeError(f"make_learner expects an optax transform, got {got}: give optax.adam(1e-3) or another.")
     for kind, value in ((Model, model), (Stream, stream)):
         if not isinstance(value, kind):
             raise TypeError(f"make_learner expects a {kind.__name__}, got {type(value).__name__}: {_HOW[kind]}.")

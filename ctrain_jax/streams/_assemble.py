@@ -18,6 +18,7 @@ def split(
     valid_fraction: float,
 ) -> Stream:
     """The stream of a source whose classes are dealt to experiences."""
+    check_source(kind, source, num_experiences)
     labels = source.train["labels"]
     if labels.dtype.kind != "i":
         raise ValueError(
@@ -51,6 +52,7 @@ def everything(
     view_fn: Callable[[jax.Array, PyTree], jax.Array],
 ) -> Stream:
     """The stream of a source that arrives whole in each experience, under another view."""
+    check_source(kind, source, num_experiences)
     if num_experiences < 1:
         raise ValueError(f"{kind}: num_experiences must be at least 1, got {num_experiences}; ask for one or more.")
     held_out = _held_out(kind, source, valid_fraction, seed)
@@ -62,6 +64,13 @@ def everything(
     classes = np.ones((num_experiences, source.num_classes), bool)
     stream = _stream(kind, source, members, classes, valid_fraction)
     return stream._replace(origins=stream.origins._replace(view=view), view_fn=view_fn)
+
+
+def check_source(kind: str, source: Any, num_experiences: Any) -> None:
+    if not isinstance(source, Source):
+        raise TypeError(f"{kind}: source must be a Source, got {type(source).__name__}; make one with streams.arrays.")
+    if not isinstance(num_experiences, int | np.integer) or isinstance(num_experiences, bool):
+        raise TypeError(f"{kind}: num_experiences must be a whole number, got {num_experiences!r}.")
 
 
 def _stream(

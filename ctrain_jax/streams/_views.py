@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ctrain_jax.core._base import Source, Stream
-from ctrain_jax.streams._assemble import everything
+from ctrain_jax.streams._assemble import check_source, everything
 
 
 def permuted(
@@ -51,6 +51,7 @@ def permuted(
         Goodfellow et al., An empirical investigation of catastrophic forgetting in gradient-based neural networks,
         2013, arXiv:1312.6211.
     """
+    check_source("permuted", source, num_experiences)
     shape = source.train["inputs"].shape[1:]
     num_pixels = int(np.prod(shape[:2] if len(shape) == 3 else shape))
     rng = np.random.default_rng(seed)
@@ -98,6 +99,7 @@ def rotated(
         Lopez-Paz and Ranzato, Gradient episodic memory for continual learning, 2017, arXiv:1706.08840 (their angles are
         drawn; these are equally spaced).
     """
+    check_source("rotated", source, num_experiences)
     shape = source.train["inputs"].shape[1:]
     if len(shape) not in (2, 3):
         raise ValueError(
