@@ -1,5 +1,6 @@
 # make run: the main job, on real data.    make test: tests, lint, types.    make data: full data sets for TFDS.
 # make evidence: measure every claim again.    make published: reproduce the published tables (hours).
+# make notebooks: the two forms of each notebook are one text again.
 # All set up what they need once.
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ RUNS := runs/split_fashion_mnist
 METHODS := naive ewc:online er derpp gacil joint
 DATA_DIR ?= $(HOME)/tensorflow_datasets
 
-.PHONY: run test lint types data evidence published clean
+.PHONY: run test lint types data evidence published notebooks clean
 
 run: $(READY)
 	@for name in $(METHODS); do \
@@ -40,6 +41,9 @@ published: $(READY)
 	$(BIN)/python -m experiments.published --table=split_mnist --data_dir=$(DATA_DIR)
 	$(BIN)/python -m experiments.published --table=split_mnist_online --data_dir=$(DATA_DIR)
 	$(BIN)/python -m experiments.published --table=permuted_mnist --seeds=3 --data_dir=$(DATA_DIR)
+
+notebooks: $(READY)
+	$(BIN)/jupytext --sync notebooks/*.py
 
 $(READY): requirements.lock setup.py
 	@echo "setting up $(VENV), once: about a minute"

@@ -45,6 +45,8 @@ setuptools.setup(
             "build",
             "flatbuffers",
             "hypothesis",
+            "jupytext",
+            "matplotlib",
             "ml-collections>=1.1",
             "pyright[nodejs]",
             "pytest>=9",

@@ -1,8 +1,10 @@
 """Every wrong use is one sentence and exit code 2, and leaves nothing behind; signals are heard whatever runs."""
 
+import importlib
 import inspect
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -213,6 +215,12 @@ def test_help_shows_a_command_and_every_flag():
     assert "python -m experiments.continual --config=configs/continual/er.py --workdir=runs/er --seeds=5" in done.stdout
     for flag in ("--config", "--workdir", "--seeds", "--save_seconds", "--[no]quiet", "--[no]list", "--[no]dry_run"):
         assert f"\n  {flag}: " in done.stdout
+
+
+@pytest.mark.parametrize("binary", ["continual", "data", "evidence", "published", "report"])
+def test_every_binary_says_its_exit_codes(binary):
+    said = importlib.import_module(f"experiments.{binary}").__doc__
+    assert re.search(r"Exit codes:\s0 .*\b2\swrong\suse", said, re.DOTALL)
 
 
 def run_here(*arguments):
