@@ -122,6 +122,29 @@ def line_chart(
     )
 
 
+def decimate(steps: np.ndarray, values: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """At most `most` points of a curve: of each of `most / 2` stretches the lowest and the highest, so peaks stay.
+
+    Args:
+      steps: `[N]`, in order.
+      values: `[N]`; of a stretch without a finite value the first point stands, so that the gap is seen.
+      most: even, at least 2.
+
+    Returns:
+      `(steps, values)` of at most `most` points, in order.
+    """
+    if len(steps) <= most:
+        return steps, values
+    kept = []
+    for stretch in np.array_split(np.arange(len(steps)), most // 2):
+        finite = stretch[np.isfinite(values[stretch])]
+        if len(finite):
+            kept += sorted({int(finite[np.argmin(values[finite])]), int(finite[np.argmax(values[finite])])})
+        else:
+            kept.append(int(stretch[0]))
+    return steps[kept], values[kept]
+
+
 def swatch(color: int, *, level: bool = False) -> str:
     """The line of a run as a small key."""
     return (

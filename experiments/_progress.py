@@ -36,11 +36,12 @@ class Log:
             self._scalar(f"train/{name}", step, np.mean(values))
 
     def eval(self, step: int, experience: int, metrics: Mapping[str, Sequence[Sequence[float]]]) -> None:
-        """The metrics on each test experience, `[E]` for each seed."""
-        self._line({"kind": "eval", "step": step, "experience": experience, "split": "test", **metrics})
-        for name, values in metrics.items():
-            for j, value in enumerate(np.mean(values, axis=0)):
-                self._scalar(f"test/{name}/experience_{j}", step, value)
+        """The metrics on each test experience after one more is learned, `[E]` for each seed."""
+        self._tests("eval", "test", step, experience, metrics)
+
+    def trace(self, step: int, experience: int, metrics: Mapping[str, Sequence[Sequence[float]]]) -> None:
+        """The same while an experience is being learned, and at its end."""
+        self._tests("trace", "trace", step, experience, metrics)
 
     def flush(self) -> None:
         """Bring everything to the disk, so that a checkpoint is never ahead of what is told of the steps before it."""
@@ -51,6 +52,14 @@ class Log:
         """Write out what is left."""
         self._file.close()
         self._events.close()
+
+    def _tests(
+        self, kind: str, tag: str, step: int, experience: int, metrics: Mapping[str, Sequence[Sequence[float]]]
+    ) -> None:
+        self._line({"kind": kind, "step": step, "experience": experience, "split": "test", **metrics})
+        for name, values in metrics.items():
+            for j, value in enumerate(np.mean(values, axis=0)):
+                self._scalar(f"{tag}/{name}/experience_{j}", step, value)
 
     def _line(self, content: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(content) + "\n")

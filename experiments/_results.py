@@ -1,20 +1,30 @@
 """Reading what a run left behind, and the numbers and the plain-text table made of it.
 
-A run is a dict: the content of its `result.json`, and from `load_run` also `path`, `train` and `eval` (the records of
-`metrics.jsonl` by kind, in order of steps) and `skipped_lines`. Everything here but `load_run` also takes the bare
-content of a `result.json`, so that a binary can print its table before anything is read back.
+A run is a dict: the content of its `result.json`, and from `load_run` also `path`, `train`, `eval` and `trace` (the
+records of `metrics.jsonl` by kind, in order of steps) and `skipped_lines`. Everything here but `load_run` also takes
+the bare content of a `result.json`, so that a binary can print its table before anything is read back.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ctrain_jax import metrics
 
 Run = Mapping[str, Any]
+
+
+class Trace(NamedTuple):
+    """The tests of a run while it learned, in order of steps."""
+
+    step: np.ndarray  # int [N]
+    experience: np.ndarray  # int [N], the one that was being learned
+    accuracy: np.ndarray  # float64 [S, N, E]
+
 
 _REQUIRED = ("name", "stream", "seeds", "matrices")
 
@@ -145,6 +155,47 @@ def scores(run: Run) -> dict[str, metrics.Interval | None]:
     }
 
 
+def trace(run: Run) -> Trace | None:
+    """The trace of a run of `trace_every`; a record that does not fit the matrices is left out, None without any."""
+    expected, name, kept = matrices(run).shape[::2], run.get("metric", "accuracy"), []
+    for record in run.get("trace", ()):
+        try:
+            row = int(record["step"]), int(record["experience"]), np.array(record[name], dtype=float)
+        except (KeyError, TypeError, ValueError):
+            continue
+        if row[2].shape == expected:
+            kept.append(row)
+    if not kept:
+        return None
+    step, experience, accuracy = zip(*kept, strict=True)
+    return Trace(np.array(step), np.array(experience), np.stack(accuracy, axis=1))
+
+
+def stability(run: Run) -> dict[str, metrics.Interval] | None:
+    """`metrics.stability_gap` of a run by name, with intervals; None before its end, and without a trace of all of it.
+
+    Args:
+      run: from `load_run`.
+
+    Returns:
+      `minimum, worst_case, forgetting, plasticity`.
+    """
+    found = trace(run)
+    if found is None or done(run) < len(run["matrices"][0]) or not np.isfinite(found.accuracy).all():
+        return None
+    num = found.accuracy.shape[2]
+    if num < 2 or list(dict.fromkeys(found.experience.tolist())) != list(range(num)):
+        return None
+    gap = metrics.stability_gap(found.accuracy, found.experience)
+    return {name: metrics.mean_interval(value) for name, value in gap._asdict().items()}
+
+
+def config_hash(run: Run) -> str:
+    """Twelve hex digits: runs of one config have the same, whatever the order of its keys."""
+    canonical = json.dumps(run.get("config"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
 def rank(runs: Sequence[Run]) -> list[Run]:
     """Runs from the highest final accuracy to the lowest; those without one yet come last, in the order given."""
     finals = [scores(run)["final_accuracy"] for run in runs]
@@ -200,7 +251,7 @@ def summary_table(runs: Sequence[Run]) -> str:
 
 
 def _read_lines(file: Path) -> tuple[dict[str, list[dict[str, Any]]], int]:
-    records: dict[str, dict[tuple[int, str], dict[str, Any]]] = {"train": {}, "eval": {}}
+    records: dict[str, dict[tuple[int, str], dict[str, Any]]] = {"train": {}, "eval": {}, "trace": {}}
     skipped = 0
     lines = file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else []
     for line in lines:

@@ -14,12 +14,17 @@ The workdir receives config.json, metrics.jsonl, result.json, TensorBoard events
 same workdir, the run goes on where it was, to the same bits; a finished run prints its table. Ctrl-C and SIGTERM save
 within seconds; a second one ends at once. Exit codes: 0 finished, 2 wrong use, 130 and 143 interrupted and saved.
 
+--config.trace_every=10 also tests all experiences after every tenth step, to see what happens between their ends; the
+weights do not change by that. The tests cost time.
+
 Look at one run or many with: python -m experiments.report --workdir=runs
 """
 
 import contextlib
+import functools
 import json
 import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -69,7 +74,7 @@ def train(
     workdir = Path(workdir)
     seeds = [config.seed + k for k in range(num_seeds)]
     learner = _build.build(config)
-    claim = {"config": _plain(config), "seeds": seeds, "versions": _versions()}
+    claim = {"config": _plain(config), "seeds": seeds, "versions": _versions(), "commit": _commit()}
     if _is_claimed(workdir, claim) and (result := _finished(workdir)):
         bar = _progress.Bar(config.name, result["steps"], result["steps"])
         bar.say(f"finished before, {_final(result)}")
@@ -96,12 +101,18 @@ def train(
         log = _progress.Log(workdir, done)
         cleanup.callback(log.close)
         pace = _progress.Pace(_CHUNK_SECONDS)
-        events = core.iterate(learner, data, state, chunk_steps=pace.steps)
+        every, inside = config.trace_every, core.position(learner, state)[1]
+
+        def chunk_steps() -> int:
+            steps = pace.steps()
+            return min(steps, every - inside % every) if every else steps
+
+        events = core.iterate(learner, data, state, chunk_steps=chunk_steps)
         began, saved = time.monotonic() - history["seconds"], time.monotonic()
         stop = bool(received)
         while not stop and (event := next(events, None)) is not None:
             state, record, before = event.state, _lists(event.record), done
-            done = _steps_done(state)
+            done, inside = _steps_done(state), 0 if event.metrics is not None else event.step
             pace.tick(done - before)
             if event.metrics is not None:
                 history["rows"].append(_lists(event.metrics))
@@ -109,6 +120,9 @@ def train(
             log.train(done, event.experience, record, history["seconds"])
             if event.metrics is not None:
                 log.eval(done, event.experience, history["rows"][-1])
+            if every and inside % every == 0:
+                tested = core.evaluate(learner, state, data, event.experience) if inside else event.metrics
+                log.trace(done, event.experience, _lists(tested))
             bar.update(done, event.experience, record)
             # Looked at once: a signal that comes after this line is seen after the next chunk.
             stop = bool(received)
@@ -238,6 +252,7 @@ def _result(
         "experiences": total,
         "config": _plain(config),
         "versions": _versions(),
+        "commit": _commit(),
         "command": shlex.join(["python", *sys.orig_argv[1:]]),
         "device": jax.devices()[0].device_kind,
     }
@@ -288,6 +303,23 @@ def _versions() -> dict[str, str]:
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     own = {"python": sys.version.split()[0], "ctrain_jax": ctrain_jax.__version__}
     return own | {package: version(package) for package in packages}
+
+
+@functools.cache  # asked when a run starts: the code that runs is that of then
+def _commit() -> str | None:
+    """The commit of this checkout, with "-dirty" where its files differ from it; None where there is none."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None  # git would go on to look in the folders above
+
+    def git(*arguments: str) -> str:
+        command = ["git", "--no-optional-locks", *arguments]
+        return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _flat(tree: Any, path: str = "") -> dict[str, Any]:

@@ -83,6 +83,8 @@ def test_arrivals(arrival, experiences, tests):
         ("er", 5, "config.er expects keys, the arguments of er, got 5."),
         ("source", "digits", "config.source expects keys, one of them name: digits, fashion_mnist, tfds."),
         ("epochs", None, "config expects a value for epochs: set config.epochs, as in configs/common.py."),
+        ("trace_every", -1, "config.trace_every expects a number of steps, or 0 for no trace, got -1."),
+        ("trace_every", 2.5, "config.trace_every expects a number of steps, or 0 for no trace, got 2.5."),
         ("er", None, "config.er expects keys, the arguments of er, got None."),
     ],
 )

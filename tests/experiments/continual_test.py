@@ -140,7 +140,7 @@ def same_bits(some, others):
 
 
 def untimed(content):
-    return {k: v for k, v in content.items() if k not in ("seconds", "steps_per_second", "command")}
+    return {k: v for k, v in content.items() if k not in ("seconds", "steps_per_second", "command", "commit")}
 
 
 def test_a_quiet_run_says_two_lines(story):
@@ -243,6 +243,7 @@ def test_a_finished_run_is_only_told_again(story, capsys):
 def test_the_report_reads_the_result(story):
     run = _results.load_run(story.folder / "run")
     assert _results.done(run) == 2 and run["skipped_lines"] == 0 and len(run["eval"]) == 2
+    assert run["commit"] == continual._commit() or run["commit"].endswith("-dirty")
     assert run["config"] == json.loads((story.folder / "run" / "config.json").read_text())["config"]
     assert run["stream"] == "class_incremental(digits, 2)" and run["versions"]["jax"] == jax.__version__
     assert {"run", "whole", "damaged"} == {path.name for path in _results.find_runs(story.folder)}
@@ -284,6 +285,81 @@ def test_a_stop_at_any_boundary_changes_nothing(config, tmp_path):
     assert untimed(result(tmp_path / "run")) == untimed(whole)
     assert [line["step"] for line in lines(tmp_path / "run")] == [3, 4, 4, 7, 8, 8]
     same_bits(*(leaves(tmp_path / name, config) for name in ("whole", "run")))
+
+
+def traces(workdir):
+    return [line for line in lines(workdir) if line["kind"] == "trace"]
+
+
+def test_a_trace_is_that_of_the_compiled_loop_and_changes_no_bit(config, tmp_path, monkeypatch):
+    whole = continual.train(config, tmp_path / "whole", 2)
+    config.trace_every = 2
+    evaluate, asked = core.evaluate, []
+    monkeypatch.setattr(core, "evaluate", lambda *args: asked.append(args[3]) or evaluate(*args))
+    traced = continual.train(config, tmp_path / "traced", 2)
+    # Untrained, and once within each experience, as a learner of that one; ends are tested anyway.
+    assert asked == [0, 0, 1]
+    same_bits(*(leaves(tmp_path / name, config) for name in ("whole", "traced")))
+    assert traced["matrices"] == whole["matrices"] and not traces(tmp_path / "whole")
+    told = traces(tmp_path / "traced")
+    assert [(line["step"], line["experience"]) for line in told] == [(2, 0), (4, 0), (6, 1), (8, 1)]
+    # There a test at the end of an experience comes before `end`, in which er has nothing to do.
+    _, other = core.trace_stream(_build.build(config), [0, 1], every=2, rows=10_000)
+    np.testing.assert_allclose(np.stack([line["accuracy"] for line in told], 1), other.accuracy, atol=1e-6)
+    shown = {key: value for key, value in events(tmp_path / "traced" / "tensorboard").items() if "trace" in key[0]}
+    assert shown == {
+        (f"trace/accuracy/experience_{j}", line["step"]): pytest.approx(np.mean(line["accuracy"], 0)[j])
+        for line in told
+        for j in range(2)
+    }
+
+
+def test_a_trace_goes_on_where_its_run_was_stopped(config, tmp_path, monkeypatch):
+    config.trace_every = 3
+    continual.train(config, tmp_path / "whole", 2)
+    expected = [3, 4, 7, 8]
+    assert [line["step"] for line in traces(tmp_path / "whole")] == expected
+    # A signal finds the second run two steps after a test and one before the next.
+    run = tmp_path / "run"
+    lengths = iter([2, 3, 3, 3, 3, 3])
+    monkeypatch.setattr(_progress.Pace, "steps", lambda self: next(lengths))
+    stops = [continual.train(config, run, 2, received=Countdown(looks))["steps"] for looks in (1, 1, 0, 2, 1, 1)]
+    assert stops == [2, 3, 3, 7, 8, 8]
+    assert traces(run) == traces(tmp_path / "whole")
+    same_bits(*(leaves(tmp_path / name, config) for name in ("whole", "run")))
+
+
+def test_the_commit_of_the_checkout(tmp_path, monkeypatch):
+    def git(*arguments):
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
+
+    def commit():
+        continual._commit.cache_clear()
+        return continual._commit()
+
+    file = tmp_path / "experiments" / "continual.py"
+    file.parent.mkdir()
+    file.write_text("1")
+    monkeypatch.setattr(continual, "__file__", str(file))
+    assert commit() is None
+    git("init", "--quiet")
+    assert commit() is None
+    git("add", ".")
+    git("commit", "--quiet", "--message=first")
+    head = git("rev-parse", "HEAD")
+    (tmp_path / "untracked").touch()
+    assert commit() == head and len(head) == 40
+    file.write_text("2")
+    assert commit() == f"{head}-dirty"
+    monkeypatch.setenv("PATH", "")
+    assert commit() is None
+    monkeypatch.undo()
+    # Installed in the folder of an environment that lies in somebody's checkout.
+    monkeypatch.setattr(continual, "__file__", str(tmp_path / "environment" / "experiments" / "continual.py"))
+    (tmp_path / "environment").mkdir()
+    assert commit() is None
+    continual._commit.cache_clear()
 
 
 def test_a_run_is_loaded_and_predicts_what_its_result_says(config, tmp_path):

@@ -1,10 +1,12 @@
 """The page and the table say what the files say, computed here by hand, and stay whole whatever the files hold."""
 
+import base64
+import hashlib
 import json
 import math
+import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -15,79 +17,20 @@ import experiments
 from experiments import _charts as charts
 from experiments import _results as results
 from experiments import report
+from tests.reported import MATRICES, Page, evaluation, trace, train, write_run
 
-# Two seeds, three experiences. Final: 0.7 and 0.6.
-# Average incremental: (0.9 + 0.7 + 0.7) / 3 and (0.8 + 0.7 + 0.6) / 3.
-# Forgetting: (0.4 + 0.1) / 2 and (0.5 + 0.2) / 2. Learning: (0.9 + 0.8 + 0.9) / 3 and (0.8 + 0.8 + 0.9) / 3.
-MATRICES = [
-    [[0.9, 0.0, 0.0], [0.6, 0.8, 0.0], [0.5, 0.7, 0.9]],
-    [[0.8, 0.0, 0.0], [0.6, 0.8, 0.0], [0.3, 0.6, 0.9]],
-]
 # Of two values a and b the 95 percent interval is their mean ± 12.7062 * |a - b| / 2 (t of one degree of freedom).
 FINAL, INCREMENTAL, FORGETTING, LEARNING = "65.0 ± 63.5", "73.3 ± 42.4", "30.0 ± 63.5", "85.0 ± 21.2"
-EVIL = "<script>alert(1)</script>"
-
-
-class Page(HTMLParser):
-    """Text, tags and table cells of a page; refuses one that is not well formed."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.stack: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[tuple[tuple[str, ...], str]] = []
-        self.rows: list[list[str]] = []
-        self.feed(page)
-        self.close()
-        assert self.stack == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag in ("meta", "wbr"):
-            return
-        self.stack.append(tag)
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert "svg" in self.stack, f"<{tag}/> closes itself in SVG only"
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.stack and self.stack.pop() == tag, f"</{tag}> closes nothing"
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append((tuple(self.stack), data))
-        if "td" in self.stack or "th" in self.stack:
-            self.rows[-1][-1] += data
-
-    def row(self, start: str) -> list[str]:
-        return next(row for row in self.rows if row[0].startswith(start))
-
-    def text(self) -> str:
-        return " ".join(text for stack, text in self.texts if "style" not in stack)
-
-
-def write_run(folder: Path, lines: list[Any] | None = None, **fields: Any) -> Path:
-    run = {
-        "name": "er", "stream": "class_incremental(digits, 3)", "method": "er", "model": "MLP", "metric": "accuracy",
-        "seeds": [3, 7], "matrices": MATRICES, "baseline": [[0.1, 0.2, 0.3]] * 2, "seconds": 12.34, "steps": 1500,
-        "steps_per_second": 1234.5, "finished": True, "experiences": 3,
-        "config": {"optimizer": {"learning_rate": 0.1, "name": "sgd"}, "batch_size": 32},
-        "versions": {"jax": "9.8.7"}, "command": "python -m experiments.continual --seeds=3,7", "device": "cpu",
-    } | fields  # fmt: skip
-    folder.mkdir(parents=True)
-    (folder / "result.json").write_text(json.dumps(run))
-    if lines is not None:
-        texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
-        (folder / "metrics.jsonl").write_text("\n".join(texts))
-    return folder
-
-
-def train(step: int, loss: list[float | None], experience: int = 0) -> dict[str, Any]:
-    return {"kind": "train", "step": step, "experience": experience, "loss": loss, "accuracy": [0.5], "seconds": 0.1}
+EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
+# Two seeds, two experiences of four steps, tested after every second one.
+TRACE = [
+    ((2, 0), [[0.5, 0.0], [0.5, 0.0]]),
+    ((4, 0), [[0.9, 0.0], [0.7, 0.0]]),
+    ((6, 1), [[0.3, 0.5], [0.5, 0.4]]),
+    ((8, 1), [[0.8, 0.7], [0.6, 0.9]]),
+]
+TRACED = [trace(*at, accuracy) for at, accuracy in TRACE]
+SQUARE = [[[0.9, 0.0], [0.8, 0.7]], [[0.7, 0.0], [0.6, 0.9]]]
 
 
 def page_of(*workdirs: Path, out: Path) -> tuple[str, Page]:
@@ -119,9 +62,14 @@ def test_the_page_says_the_numbers(tmp_path: Path) -> None:
 
 def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
     text, page = page_of(write_run(tmp_path / "er", [train(10, [2.0, 1.0])]), out=tmp_path / "report.html")
-    assert "http:" not in text and "https:" not in text and "url(" not in text and "@import" not in text
-    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "img", "object", "base"}
+    assert "://" not in text and "url(" not in text and "@import" not in text
+    assert not {tag for tag, _ in page.tags} & {"link", "iframe", "img", "object", "base"}
     assert not [attrs for _, attrs in page.tags if "src" in attrs]
+    # Nothing is fetched, and of scripts only this one runs.
+    (script,) = [text for stack, text in page.texts if stack[-1:] == ("script",)]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = [attrs["content"] for _, attrs in page.tags if "http-equiv" in attrs]
+    assert policy == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     ids = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
     links = [str(attrs["href"]) for _, attrs in page.tags if "href" in attrs]
     assert links and all(link.startswith("#") and link[1:] in ids for link in links)
@@ -129,15 +77,21 @@ def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
 
 
 def test_what_a_run_says_is_text(tmp_path: Path) -> None:
-    folder = write_run(
-        tmp_path / '<b>"&', [train(1, [1.0])], name=EVIL, stream=EVIL, method=EVIL + "1", model=EVIL + "2",
-        device=EVIL, command=EVIL, config={EVIL: {EVIL: [EVIL]}, '"': "'"}, versions={EVIL: EVIL, "jax": EVIL},
-        seeds=[EVIL, EVIL],
-    )  # fmt: skip
-    text, page = page_of(folder, out=tmp_path / "report.html")
-    assert "<script" not in text and '<b>"' not in text
-    assert page.row(EVIL)[1] == EVIL
-    assert page.row(f"{EVIL}.{EVIL}")[1] == json.dumps([EVIL])
+    fields = {
+        "name": EVIL, "stream": EVIL, "method": EVIL + "1", "model": EVIL + "2", "device": EVIL, "command": EVIL,
+        "versions": {EVIL: EVIL, "jax": EVIL}, "seeds": [EVIL, EVIL], "commit": EVIL, "matrices": SQUARE,
+        "baseline": None,
+    }  # fmt: skip
+    first = write_run(tmp_path / '<b>"&', [train(1, [1.0]), *TRACED], config={EVIL: {EVIL: [EVIL]}, '"': "'"}, **fields)
+    other = write_run(tmp_path / "b" / EVIL.replace("/", ""), [*TRACED[:2]], config={EVIL: EVIL}, **fields)
+    stream = write_run(tmp_path / "c", [*TRACED[:2]], **fields | {"stream": EVIL + "3"})
+    text, page = page_of(first, other, stream, out=tmp_path / "report.html")
+    assert text.count("<script") == 1 and "<img" not in text and '<b>"' not in text
+    assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
+    row = page.row(f'{EVIL} (<b>"&)')
+    assert row[1] == EVIL and page.cells[page.rows.index(row)][1]["data-value"] == EVIL
+    assert page.row(f"{EVIL}.{EVIL}")[1:] == [json.dumps([EVIL]), "–", "–"]
+    assert page.row("commit")[1] == EVIL
 
 
 def test_an_unfinished_run_shows_what_is_there(tmp_path: Path) -> None:
@@ -184,6 +138,25 @@ def test_best_first_and_marked_within_its_stream(tmp_path: Path) -> None:
     assert firsts == ["aloneer · MLP", "highbester · MLP", "mider · MLP", "lower · MLP", "open1 of 2 doneer · MLP"]
 
 
+def test_the_overview_can_be_sorted(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs" / "er", seconds=7.5)
+    started = [[[0.9, 0.0], None]]
+    write_run(tmp_path / "runs" / "si", name="si", matrices=started, seeds=[0], seconds=None, baseline=None)
+    _, page = page_of(tmp_path / "runs", out=tmp_path / "report.html")
+    head = next(k for k, row in enumerate(page.rows) if row[0] == "Run")
+    keys = [cell["data-key"] for cell in page.cells[head]]
+    assert keys == ["run", "stream", "final", "incremental", "forgetting", "learning", "seeds", "time", "rate"]
+    # What is good comes first; the page itself is in order of the ranks.
+    assert [k for k, cell in zip(keys, page.cells[head], strict=True) if cell["data-first"] == "descending"] == [
+        "final", "incremental", "learning", "seeds", "rate",
+    ]  # fmt: skip
+    assert [cell.get("aria-sort") for cell in page.cells[head]] == [None] * 2 + ["descending"] + [None] * 6
+    er, si = ([cell["data-value"] for cell in cells] for cells in page.cells[head + 1 : head + 3])
+    assert er[:2] == ["er", "class_incremental(digits, 3)"] and er[6:] == ["2", "7.5", "1234.5"]
+    np.testing.assert_allclose([float(str(value)) for value in er[2:6]], [0.65, 2.2 / 3, 0.3, 2.55 / 3], rtol=1e-6)
+    assert si == ["si", "class_incremental(digits, 3)", "", "", "", "", "1", "", "1234.5"]
+
+
 def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     write_run(tmp_path / "first")
     write_run(tmp_path / "second")
@@ -191,6 +164,10 @@ def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     names = [row[0] for row in page.rows if row[0].startswith("er (")]
     # The first was named twice and is shown once; the two are equally good.
     assert names == ["er (first)bester · MLP", "er (second)bester · MLP"]
+    write_run(tmp_path / "more" / "first")
+    _, page = page_of(tmp_path, out=tmp_path / "report.html")
+    names = [row[0].partition(")")[0] for row in page.rows if row[0].startswith("er (") and "best" in row[0]]
+    assert set(names) == {f"er ({tmp_path.name}/first", "er (more/first", "er (second"}
 
 
 def test_summary_table() -> None:
@@ -230,9 +207,120 @@ def test_a_diverged_loss_does_not_break_the_page(tmp_path: Path) -> None:
     lines = [train(1, [1.0]), train(2, [math.inf]), train(3, [None]), train(4, [math.nan]), train(5, [0.5])]
     _, page = page_of(write_run(tmp_path / "er", lines), out=tmp_path / "report.html")
     assert "last 0.5" in page.text()
-    lines = [train(1, [math.nan])]
+    lines = [train(1, [math.nan]) | {"seconds": None}]
     _, page = page_of(write_run(tmp_path / "nan", lines), out=tmp_path / "report.html")
     assert "No run has logged a training loss" in page.text()
+    assert "No run has told when it took its steps" in page.text()
+
+
+def test_where_experiences_begin_is_marked_in_the_loss(tmp_path: Path) -> None:
+    lines = [train(10, [1.0]), evaluation(10, 0), train(30, [1.0], 1), train(40, [0.5], 1), evaluation(40, 1)]
+    text, _ = page_of(write_run(tmp_path / "er", lines), out=tmp_path / "report.html")
+    assert figures(text, "Training loss of er")[0].count('class="mark"') == 1
+    assert '<path class="mark" d="M250.0 0V1000"/>' in figures(text, "Training loss of er")[0]
+
+
+def test_throughput_is_that_of_each_chunk(tmp_path: Path) -> None:
+    # Two seeds: 10 steps in 1 s, 30 in 0.5 s, time that does not pass, 20 steps in 0.5 s.
+    times = [(10, 1.0), (40, 1.5), (50, 1.5), (70, 2.0)]
+    lines = [train(step, [1.0]) | {"seconds": seconds} for step, seconds in times]
+    text, page = page_of(write_run(tmp_path / "er", lines), out=tmp_path / "report.html")
+    assert "median 80.0" in page.text()
+    # Of 20, 120, gap, 80 on an axis to 150.
+    (figure,) = figures(text, "Steps a second of er")
+    assert 'd="M142.9 866.7L571.4 200.0M1000.0 466.7"' in figure
+
+
+def figures(text: str, label: str) -> list[str]:
+    """The small charts that a screen reader calls so."""
+    return [figure for figure in re.findall("<figure.*?</figure>", text) if f'aria-label="{label}"' in figure]
+
+
+def test_traces_and_the_stability_gap(tmp_path: Path) -> None:
+    stale = [trace(6, 1, [[0.0, 0.0], [0.0, 0.0]]), trace(7, 1, [[0.1]]), trace(5, 1, [["?"]]), {"kind": "trace"}]
+    folder = write_run(tmp_path / "er", [*stale, *TRACED], matrices=SQUARE, baseline=None)
+    text, page = page_of(folder, out=tmp_path / "report.html")
+    # Minimum: 0.3 and 0.5. Worst case: (0.7 + 0.3) / 2 and (0.9 + 0.5) / 2. Drop: (0.6 + 0) / 2 and (0.2 + 0) / 2.
+    # Rise: (0.5 + 0.7) / 2 and (0.2 + 0.9) / 2. Two values d apart have the half width 12.7062 * d / 2.
+    head = next(k for k, row in enumerate(page.rows) if "Minimum accuracy" in row)
+    assert page.rows[head + 1] == [" er", "40.0 ± 127.1", "60.0 ± 127.1", "20.0 ± 127.1", "57.5 ± 31.8", "4"]
+    (first,), (second,) = (figures(text, f"Accuracy on experience {j} over steps") for j in (1, 2))
+    assert 'd="M250.0 500.0L500.0 200.0L750.0 600.0L1000.0 300.0"' in first
+    assert 'd="M250.0 1000.0L500.0 1000.0L750.0 550.0L1000.0 200.0"' in second
+    assert re.findall('class="mark" d="([^"]*)"', first) == ["M500.0 0V1000"]
+
+
+def test_a_run_that_began_its_trace_has_a_chart_and_no_numbers(tmp_path: Path) -> None:
+    started = [[[0.9, 0.0], None], [[0.7, 0.0], None]]
+    folder = write_run(tmp_path / "er", TRACED[:3], matrices=started, finished=False, baseline=None)
+    text, page = page_of(folder, out=tmp_path / "report.html")
+    head = next(k for k, row in enumerate(page.rows) if "Minimum accuracy" in row)
+    assert page.rows[head + 1] == [" er", "–", "–", "–", "–", "3"]
+    assert len(figures(text, "Accuracy on experience 1 over steps")) == 1 and "nan" not in page.text()
+    one = write_run(tmp_path / "one", [trace(1, 0, [[0.5]])], matrices=[[[0.5]]], seeds=[0], baseline=None)
+    _, page = page_of(one, out=tmp_path / "report.html")
+    head = next(k for k, row in enumerate(page.rows) if "Minimum accuracy" in row)
+    assert page.rows[head + 1] == [" er", "–", "–", "–", "–", "1"]
+
+
+def test_traces_are_drawn_together_where_experiences_begin_together(tmp_path: Path) -> None:
+    later = [record | {"step": 2 * record["step"]} for record in TRACED]
+    many = [trace(1, 0, [[0.5] * 21])]
+    for name, lines, fields in (
+        ("whole", TRACED, {}),
+        ("part", TRACED[:3], {"matrices": [[[0.6, 0.0], None]] * 2, "finished": False}),
+        ("untraced", [train(1, [1.0])], {}),
+        ("later", later, {}),
+        ("begun", TRACED[:1], {"matrices": [[None, None]] * 2, "finished": False, "stream": "open"}),
+        ("further", TRACED[:3], {"matrices": [[[0.6, 0.0], None]] * 2, "finished": False, "stream": "open"}),
+        ("many", many, {"matrices": [[[0.5] * 21]], "seeds": [0], "stream": "joint"}),
+    ):
+        write_run(tmp_path / name, lines, **{"name": name, "matrices": SQUARE, "baseline": None} | fields)
+    text, page = page_of(tmp_path, out=tmp_path / "report.html")
+    charts_of_first = figures(text, "Accuracy on experience 1 over steps")
+    lines = [re.findall("<title>(.*?)</title>", chart) for chart in charts_of_first]
+    assert sorted(map(sorted, lines)) == [["begun", "further"], ["later"], ["many"], ["part", "whole"]]
+    # As far as they are known, whichever run is further: the second experience begins at step 4 of 6.
+    marks = {line[0]: re.findall('class="mark" d="M([^ ]*) ', chart)
+             for line, chart in zip(lines, charts_of_first, strict=True)}  # fmt: skip
+    assert marks["further"] == ["666.7"] and marks["many"] == []
+    assert "The first 20 of 21 experiences." in page.text()
+    assert not figures(text, "Accuracy on experience 21 over steps")
+    section = text[text.index('id="gap"') : text.index('id="health"')]
+    assert section.count("<h3>") == 4
+
+
+def test_without_a_trace_the_page_says_how_to_get_one(tmp_path: Path) -> None:
+    _, page = page_of(write_run(tmp_path / "er", [train(1, [1.0])]), out=tmp_path / "report.html")
+    assert "No run was tested within its experiences" in page.text() and "--config.trace_every=50" in page.text()
+
+
+def test_configs_are_compared(tmp_path: Path) -> None:
+    def config(**fields: Any) -> dict[str, Any]:
+        return {"name": "er", "model": {"hidden": [8, 8]}, "epochs": 2} | fields
+
+    write_run(tmp_path / "runs" / "a", config=config())
+    write_run(tmp_path / "runs" / "b", config=config(epochs=3, er={"size": 5}, steps=None))
+    _, page = page_of(tmp_path / "runs", out=tmp_path / "report.html")
+    head = page.rows.index(["Key", "er (a)", "er (b)"])
+    assert page.rows[head + 1 : head + 4] == [["epochs", "2", "3"], ["er.size", "–", "5"], ["steps", "–", "null"]]
+    assert "3 of 5 keys" in page.text()
+    _, page = page_of(tmp_path / "runs" / "a", out=tmp_path / "report.html")
+    assert "One run has nothing to differ from" in page.text()
+    write_run(tmp_path / "runs" / "c", config=config())
+    _, page = page_of(tmp_path / "runs" / "a", tmp_path / "runs" / "c", out=tmp_path / "report.html")
+    assert "All runs have the same config" in page.text()
+
+
+def test_where_a_run_comes_from(tmp_path: Path) -> None:
+    config = {"b": [1, "é"], "a": {"y": None, "x": 0.5}}
+    folder = write_run(tmp_path / "er", config=config, commit="0123abc-dirty")
+    _, page = page_of(folder, out=tmp_path / "report.html")
+    canonical = rb'{"a":{"x":0.5,"y":null},"b":[1,"\u00e9"]}'
+    assert page.row("config hash")[1] == hashlib.sha256(canonical).hexdigest()[:12]
+    assert page.row("commit")[1] == "0123abc-dirty" and page.row("device")[1] == "cpu"
+    _, page = page_of(write_run(tmp_path / "none", commit=None), out=tmp_path / "report.html")
+    assert page.row("commit")[1] == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -282,13 +370,13 @@ def test_decimation_keeps_peaks_and_order() -> None:
     steps, values = np.arange(1000.0), np.sin(np.arange(1000.0))
     values[437], values[438] = 50.0, -50.0
     values[600:640] = np.nan
-    x, y = report.decimate(steps, values, 200)
+    x, y = charts.decimate(steps, values, 200)
     assert 150 < len(x) <= 200
     assert (np.diff(x) > 0).all()
     np.testing.assert_array_equal(y, values[x.astype(int)])
     assert np.nanmax(y) == 50.0 and np.nanmin(y) == -50.0
     assert np.isnan(y).any()
-    short = report.decimate(steps[:200], values[:200], 200)
+    short = charts.decimate(steps[:200], values[:200], 200)
     np.testing.assert_array_equal(short, (steps[:200], values[:200]))
 
 
