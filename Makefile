@@ -1,17 +1,18 @@
 # make run: the main job, on real data.    make test: tests, lint, types.    make data: full data sets for TFDS.
 # make evidence: measure every claim again.    make published: reproduce the published tables (hours).
-# make notebooks: the two forms of each notebook are one text again.
+# make notebooks: the two forms of each notebook are one text again.    make docs: the site, in docs/_build/html.
 # All set up what they need once.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+DOCS := .venv-docs
+PIP := python -m pip install --quiet --disable-pip-version-check
 RUNS := runs/split_fashion_mnist
 METHODS := naive ewc:online er derpp gacil joint
 DATA_DIR ?= $(HOME)/tensorflow_datasets
 
-.PHONY: run test lint types data evidence published notebooks clean
+.PHONY: run test lint types data evidence published notebooks docs clean
 
 run: $(READY)
 	@for name in $(METHODS); do \
@@ -45,12 +46,22 @@ published: $(READY)
 notebooks: $(READY)
 	$(BIN)/jupytext --sync notebooks/*.py
 
+docs: $(DOCS)/.ready
+	$(DOCS)/bin/python -m sphinx -W --keep-going -n -q -d docs/_build/doctrees docs docs/_build/html
+
 $(READY): requirements.lock setup.py
 	@echo "setting up $(VENV), once: about a minute"
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) --no-deps --requirement requirements.lock
-	@$(PIP) --no-deps --no-build-isolation --editable .
+	@$(BIN)/$(PIP) --no-deps --requirement requirements.lock
+	@$(BIN)/$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DOCS)/.ready: requirements.lock requirements-docs.lock setup.py
+	@echo "setting up $(DOCS), once: about a minute"
+	@$(PYTHON) -m venv $(DOCS)
+	@$(DOCS)/bin/$(PIP) --no-deps --requirement requirements.lock --requirement requirements-docs.lock
+	@$(DOCS)/bin/$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(DOCS) docs/_build build dist *.egg-info

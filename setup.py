@@ -55,7 +55,7 @@ setuptools.setup(
             "safetensors>=0.8",
             "tensorboardX>=2.6.5",
         ],
-        "docs": ["sphinx", "myst-nb", "furo"],
+        "docs": ["sphinx", "myst-parser", "furo"],
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

@@ -3,26 +3,13 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ctrain_jax import testing
-
-ROOT = Path(__file__).parent.parent
-
-
-def blocks(path):
-    return re.findall(r"```python\n(.*?)```", (ROOT / path).read_text(), flags=re.S)
-
-
-def run(code, capsys):
-    scope = {"__name__": "shown"}
-    exec(compile(code, "README.md", "exec"), scope)
-    return scope, capsys.readouterr().out
-
+from tests.shown import ROOT, blocks, run
 
 NNX = """
 from flax import nnx

@@ -45,6 +45,7 @@ class Model(NamedTuple):
 
 
 ModelTransform = Callable[[Model], Model]
+"""What changes how parameters are made or used: an adapter, say."""
 
 
 class Problem(NamedTuple):

@@ -52,7 +52,7 @@ class Method(NamedTuple):
     The step:
       augment: `(s, batch, ctx) -> batch`, may append rows and add fields.
       loss: `(s, params, ctx) -> (scalar, aux)`, added to the problem's loss. `aux["model_state"]` replaces the model
-        state; the rest reaches `update` as `ctx.aux[ctx.name]`.
+      state; the rest reaches `update` as `ctx.aux[ctx.name]`.
 
     Use:
       predict: `(s, ctx) -> Outputs`, from `ctx.outputs` (the plain forward pass, free when it is not read).

@@ -211,7 +211,7 @@ STRUCTURE = [
     (
         core.Method("broken", init=lambda *_: jnp.zeros(3), end=lambda s, ts, ctx: (jnp.zeros(4), ts)),
         TypeError,
-        r"broken.end changed its state at : expected float32\[3\], got float32\[4\]",
+        r"broken.end changed its state: expected float32\[3\], got float32\[4\]",
     ),
     (
         core.Method("broken", init=lambda *_: jnp.zeros(3), update=lambda s, ts, ctx: (s.astype(jnp.bfloat16), ts)),
