@@ -75,13 +75,15 @@ class Log:
 
 
 class Bar:
-    """How far a run is: one line rewritten in a terminal, a new line every ten seconds in a log file."""
+    """How far a run is: one line rewritten in a terminal or a notebook, a new line every ten seconds in a log file."""
 
     def __init__(self, name: str, total: int, done: int, *, quiet: bool = False):
         self._name, self._total, self._quiet = name, total, quiet
         self._origin: tuple[float, int] | None = None
         self._shown, self._experience, self._open = time.monotonic(), 0, False
         self._terminal = sys.stdout.isatty()
+        self._notebook = type(sys.stdout).__module__.startswith("ipykernel")
+        self._width = 0  # of the line that stands in a notebook
 
     def say(self, text: str) -> None:
         """A line of its own."""
@@ -94,7 +96,8 @@ class Bar:
         if self._origin is None:
             # The first chunk was compiled while it ran and says nothing about the rate.
             self._origin = now, done
-        if self._quiet or not self._terminal and now - self._shown < 10:
+        rewritten = self._terminal or self._notebook
+        if self._quiet or not rewritten and now - self._shown < 10:
             return
         self._shown = now
         line = (
@@ -110,6 +113,10 @@ class Bar:
             # Over the last line, and not into the next one.
             print(f"\r{line[: shutil.get_terminal_size().columns - 1]}\033[K", end="", flush=True)
             self._open = True
+        elif self._notebook:
+            # A notebook has no columns, and knows the return of the carriage alone.
+            print(f"\r{line.ljust(self._width)}", end="", flush=True)
+            self._width, self._open = len(line), True
         else:
             print(line, flush=True)
 

@@ -1,5 +1,6 @@
 """What a run tells is right, fits the terminal, and takes back what a resumed run does again."""
 
+import io
 import json
 import os
 import re
@@ -49,6 +50,23 @@ def test_a_resumed_run_counts_its_own_rate(clock, capsys):
     clock(20)
     bar.update(710, 2, {"loss": [0.5]})
     assert capsys.readouterr().out == ("er:  71%  step 710/1000  experience 3  loss 0.5000  10 steps/s  0:00:29 left\n")
+
+
+def test_a_notebook_shows_one_line_that_covers_the_last(clock, monkeypatch):
+    class OutStream(io.StringIO):
+        """As a kernel's: no terminal, and from a module of its own."""
+
+        __module__ = "ipykernel.iostream"
+
+    out = OutStream()
+    monkeypatch.setattr(_progress.sys, "stdout", out)
+    bar = _progress.Bar("er", 1000, 0)
+    for loss in (12.5, 1.0):
+        clock(1)
+        bar.update(100, 0, {"loss": [loss]})
+    bar.say("done")
+    first, second = (f"er:  10%  step 100/1000  experience 1  loss {loss}" for loss in ("12.5000", "1.0000 "))
+    assert out.getvalue() == f"\r{first}\r{second}\ner: done\n"
 
 
 def test_a_terminal_shows_one_line_that_fits(clock, capsys, monkeypatch):
