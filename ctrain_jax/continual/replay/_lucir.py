@@ -62,7 +62,7 @@ def lucir(size: int, *, lam: float = 5.0, margin: float = 0.5, num_hard: int = 2
 
     Example:
       >>> lucir(20).needs
-      ('labels', 'features')
+      ('boundaries', 'labels', 'features')
     """
     rows = exemplars(size)
     check_non_negative("lam", lam)
