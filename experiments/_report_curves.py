@@ -1,4 +1,4 @@
-"""The sections of the report that follow runs over time: accuracy, the stability gap, loss and throughput."""
+"""The sections of the report that follow runs over time: accuracy, the stability gap, loss, gradient, throughput."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -133,31 +133,41 @@ def _gaps(runs: Runs, found: Mapping[int, results.Trace]) -> str:
 
 
 def health(runs: Runs) -> str:
-    """Training loss and steps a second."""
-    return f"<h3>Training loss</h3>{_losses(runs)}<h3>Throughput</h3>{_throughput(runs)}"
+    """Training loss, norm of the gradient and steps a second."""
+    loss = _logged(
+        runs,
+        "loss",
+        "training loss",
+        f"Mean over seeds on shared axes, at most {_MOST_POINTS} points a run: of each stretch of steps the lowest and "
+        "the highest. Dotted verticals: a new experience begins.",
+    )
+    norm = _logged(
+        runs,
+        "gradient_norm",
+        "gradient norm",
+        "Of one batch after each chunk of steps, with penalties and replayed rows, before clipping and any optimizer.",
+    )
+    return f"<h3>Training loss</h3>{loss}<h3>Gradient norm</h3>{norm}<h3>Throughput</h3>{_throughput(runs)}"
 
 
-def _losses(runs: Runs) -> str:
+def _logged(runs: Runs, key: str, name: str, said: str) -> str:
+    """A chart for each run of what its training records say under a key."""
     curves = {}
     for k, run in enumerate(runs):
-        told = [record for record in run["train"] if record.get("loss") is not None]
-        values = np.array([np.mean(np.array(record["loss"], dtype=float)) for record in told])
+        told = [record for record in run["train"] if record.get(key) is not None]
+        values = np.array([np.mean(np.array(record[key], dtype=float)) for record in told])
         curves[k] = np.array([record["step"] for record in told], dtype=float), values
     curves = _drawable(curves)
     if not curves:
-        return note("No run has logged a training loss.")
-    values = np.concatenate([loss[np.isfinite(loss)] for _, loss in curves.values()])
+        return note(f"No run has logged a {name}.")
+    values = np.concatenate([some[np.isfinite(some)] for _, some in curves.values()])
     low, high = float(values.min()), float(values.max())
     if low > 0 and high / low >= 100:
-        y = charts.log_axis(max(low, high / 1e4), high, "loss, log scale")
+        y = charts.log_axis(max(low, high / 1e4), high, f"{name}, log scale")
     else:
-        y = charts.linear_axis(min(low, 0.0), high, "loss", most=5)
-    said = (
-        f"Mean over seeds on shared axes, at most {_MOST_POINTS} points a run: of each stretch of steps the lowest and "
-        "the highest. Dotted verticals: a new experience begins."
-    )
-    ends = {k: f"last {loss[np.isfinite(loss)][-1]:.3g}" for k, (_, loss) in curves.items()}
-    return note(said) + _small(runs, curves, ends, y, "Training loss of")
+        y = charts.linear_axis(min(low, 0.0), high, name, most=5)
+    ends = {k: f"last {some[np.isfinite(some)][-1]:.3g}" for k, (_, some) in curves.items()}
+    return note(said) + _small(runs, curves, ends, y, f"{name.capitalize()} of")
 
 
 def _throughput(runs: Runs) -> str:

@@ -35,6 +35,7 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+import optax
 from absl import flags, logging
 from ml_collections import config_flags
 
@@ -107,6 +108,11 @@ def train(
             steps = pace.steps()
             return min(steps, every - inside % every) if every else steps
 
+        def norm_of_next(ts: core.TrainState, data: core.Data, t: jax.Array, i: jax.Array) -> jax.Array:
+            return optax.tree.norm(learner.gradient(ts, data, t, i)[1])
+
+        # Once a chunk: in every step it would cost up to a quarter of the time of a small model.
+        gradient_norm = jax.jit(core.mapped(norm_of_next, (0, None, None, None)))
         events = core.iterate(learner, data, state, chunk_steps=chunk_steps)
         began, saved = time.monotonic() - history["seconds"], time.monotonic()
         stop = bool(received)
@@ -117,7 +123,9 @@ def train(
             if event.metrics is not None:
                 history["rows"].append(_lists(event.metrics))
             history["seconds"] = time.monotonic() - began
-            log.train(done, event.experience, record, history["seconds"])
+            norm = gradient_norm(state, data, np.int32(event.experience), np.int32(event.step))
+            told = record | {"gradient_norm": np.asarray(norm, float).tolist()}
+            log.train(done, event.experience, told, history["seconds"])
             if event.metrics is not None:
                 log.eval(done, event.experience, history["rows"][-1])
             if every and inside % every == 0:

@@ -7,7 +7,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ctrain_jax.core._base import Batch, Data, Experience, Model, Outputs, Problem, Spec, Stream, TrainState, Variables
+from ctrain_jax.core._base import (
+    Batch,
+    Data,
+    Experience,
+    Model,
+    Outputs,
+    Problem,
+    PyTree,
+    Spec,
+    Stream,
+    TrainState,
+    Variables,
+)
 from ctrain_jax.core._context import tag
 from ctrain_jax.core._data import at, fetch_rows, make_scan, question
 from ctrain_jax.core._method import Method, chain, strong
@@ -25,6 +37,7 @@ class Learner(NamedTuple):
     init: Callable[..., TrainState]  # (rng, variables=None): start from trained Variables of the plain model
     begin: Callable[..., TrainState]  # (ts, data, t)
     step: Callable[..., tuple[TrainState, Record]]  # (ts, data, t, i); the record: training loss and scores
+    gradient: Callable[..., tuple[jax.Array, PyTree]]  # (ts, data, t, i): the value that this step minimises, and grads
     chunk: Callable[..., tuple[TrainState, Record]]  # (ts, data, t, start, length): steps, and their mean record
     end: Callable[..., TrainState]  # (ts, data, t)
     predict: Callable[..., Outputs]  # (ts, data, t, batch): what the learner answers after experience t
@@ -72,7 +85,7 @@ def make_learner(
     spec = make_spec(model, method, optimizer, stream, batch_size, epochs, steps, eval_batch_size, mesh)
     problem = method.problem(problem or _default_problem(stream))
     parts = Parts(spec, stream, method.model(model), problem, method, method.optimizer(optimizer), mesh)
-    step = make_step(parts, online)
+    step, gradient = make_step(parts, online)
     metrics = tuple(jax.eval_shape(problem.metrics, spec.outputs, dict(spec.batch)))
     recorded = ("loss", *(f"online_{name}" for name in metrics if online), *metrics)
 
@@ -141,7 +154,7 @@ def make_learner(
 
         return jax.lax.map(one, data.experiences[split])
 
-    return Learner(spec, stream, mesh, init, edge("begin"), step, chunk, edge("end"), predict, evaluate)
+    return Learner(spec, stream, mesh, init, edge("begin"), step, gradient, chunk, edge("end"), predict, evaluate)
 
 
 def _check_variables(variables: Variables, expected: Variables) -> None:

@@ -52,8 +52,10 @@ def make_fetch(parts: Parts, data: Data, t: jax.Array, split: str = "train") -> 
     return lambda record: hide(fetch_rows(parts.stream, data, experience, record, split), parts.stream)
 
 
-def make_step(parts: Parts, online: bool) -> Callable[..., tuple[TrainState, Record]]:
-    """The pure step `(ts, data, t, i) -> (ts, record)`.
+def make_step(
+    parts: Parts, online: bool
+) -> tuple[Callable[..., tuple[TrainState, Record]], Callable[..., tuple[jax.Array, PyTree]]]:
+    """The pure step `(ts, data, t, i) -> (ts, record)`, and what it would follow, `(ts, data, t, i) -> (value, grads)`.
 
     In order: fetch; online: predict and score; augment; forward, problem loss and added losses; gradient; the onion of
     optimizers; apply; update.
@@ -63,7 +65,8 @@ def make_step(parts: Parts, online: bool) -> Callable[..., tuple[TrainState, Rec
       online: whether each batch is predicted and scored before it is learned.
 
     Returns:
-      The step. Its record holds the loss and the scores of the incoming rows.
+      The step, whose record holds the loss and the scores of the incoming rows; and the value that the step minimises
+      with its gradient, before any optimizer.
     """
     spec, stream, model, problem, method, tx, mesh = parts
 
@@ -102,7 +105,8 @@ def make_step(parts: Parts, online: bool) -> Callable[..., tuple[TrainState, Rec
 
         return {"value_fn": value_fn, "grad_fn": grad_fn}
 
-    def step(ts: TrainState, data: Data, t: jax.Array, i: jax.Array) -> tuple[TrainState, Record]:
+    def differentiate(ts, data, t, i):
+        """The first half of a step, up to its gradient."""
         experience = at(data.experiences["train"], t)
         of_experience = jax.random.fold_in(ts.rng, t)
         key = jax.random.fold_in(of_experience, i)
@@ -112,22 +116,29 @@ def make_step(parts: Parts, online: bool) -> Callable[..., tuple[TrainState, Rec
         incoming = hide(shown, stream)
         fetch = make_fetch(parts, data, t)
         ctx = make_context(parts, "step", key, ts, experience=experience, fetch=fetch, incoming=incoming)
-        scores = _online(parts, ctx, ts, shown) if online else {}
-
         early = ctx.replace(hook="augment", **functions(ts, ctx, incoming, False))
         batch = method.augment(ts.method_state, dict(incoming), early)
         (value, (outputs, mstate, aux)), grads = jax.value_and_grad(
             lambda params: objective(ts, ctx, params, batch, key, True), has_aux=True
         )(ts.params)
+        found = {"batch": batch, "outputs": outputs, "aux": aux, "value": value, "grads": grads}
+        return ctx, shown, mstate, found
 
-        late = functions(ts, ctx, batch, True)
-        known = ctx.replace(batch=batch, outputs=outputs, aux=aux, value=value, grads=grads, **late)
+    def gradient(ts: TrainState, data: Data, t: jax.Array, i: jax.Array) -> tuple[jax.Array, PyTree]:
+        found = differentiate(ts, data, t, i)[-1]
+        return found["value"], found["grads"]
+
+    def step(ts: TrainState, data: Data, t: jax.Array, i: jax.Array) -> tuple[TrainState, Record]:
+        ctx, shown, mstate, found = differentiate(ts, data, t, i)
+        scores = _online(parts, ctx, ts, shown) if online else {}
+        late = functions(ts, ctx, found["batch"], True)
+        known = ctx.replace(**found, **late)
         updates, opt_state = tx.update(
-            grads,
+            known.grads,
             ts.opt_state,
             ts.params,
-            value=value,
-            grad=grads,
+            value=known.value,
+            grad=known.grads,
             **late,
             method_state=ts.method_state,
             ctx=known.replace(hook="optimizer", method_states=ts.method_state),
@@ -140,10 +151,11 @@ def make_step(parts: Parts, online: bool) -> Callable[..., tuple[TrainState, Rec
         )
         states, new = method.update(ts.method_state, new, known.replace(hook="update"))
 
-        own_rows = Outputs(outputs.logits[: spec.batch_size])
-        return strong(new._replace(method_state=states)), {"loss": value, **scores, **score(problem, own_rows, shown)}
+        own_rows = Outputs(known.outputs.logits[: spec.batch_size])
+        record = {"loss": known.value, **scores, **score(problem, own_rows, shown)}
+        return strong(new._replace(method_state=states)), record
 
-    return step
+    return step, gradient
 
 
 def score(problem: Problem, outputs: Outputs, batch: Batch) -> Record:

@@ -33,9 +33,10 @@ def test_a_step_is_the_step_of_a_hand_written_loop():
     )
     watcher = short_learner(core.chain(seen), optimizer=optax.sgd(0.1))
     watched = core.start(watcher, 0)
-    step, watch = jax.jit(learner.step), jax.jit(watcher.step)
+    step, watch, gradient = jax.jit(learner.step), jax.jit(watcher.step), jax.jit(learner.gradient)
     for i in range(4):  # the fifth batch is padded
         watched, _ = watch(watched, data, 1, i)
+        told, found = gradient(state, data, 1, i)
         state, record = step(state, data, 1, i)
         rows = np.asarray(watched.method_state["seen"])
         assert len(set(rows.tolist())) == 8
@@ -49,6 +50,8 @@ def test_a_step_is_the_step_of_a_hand_written_loop():
         (value, stats), grads = jax.value_and_grad(loss, has_aux=True)(params)
         params = jax.tree.map(lambda p, g: p - 0.1 * g, params, grads)
         np.testing.assert_allclose(record["loss"], value, rtol=1e-5)
+        np.testing.assert_allclose(told, value, rtol=1e-5)
+        close(found, grads)
     close((state.params, state.model_state), (params, stats))
 
 

@@ -204,7 +204,9 @@ def test_tensorboard_shows_what_metrics_jsonl_says(story, workdir):
     expected = {}
     for line in lines(story.folder / workdir):
         if line["kind"] == "train":
-            expected |= {(f"train/{name}", line["step"]): np.mean(line[name]) for name in ("loss", "accuracy")}
+            expected |= {
+                (f"train/{name}", line["step"]): np.mean(line[name]) for name in ("loss", "accuracy", "gradient_norm")
+            }
         else:
             values = np.mean(line["accuracy"], axis=0)
             expected |= {(f"test/accuracy/experience_{j}", line["step"]): v for j, v in enumerate(values)}

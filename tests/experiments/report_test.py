@@ -213,6 +213,14 @@ def test_a_diverged_loss_does_not_break_the_page(tmp_path: Path) -> None:
     assert "No run has told when it took its steps" in page.text()
 
 
+def test_the_norm_of_the_gradient_has_charts_of_its_own(tmp_path: Path) -> None:
+    lines = [train(step, [1.0]) | {"gradient_norm": [norm, 3 * norm]} for step, norm in ((1, 0.5), (2, 0.125))]
+    text, page = page_of(write_run(tmp_path / "er", lines), out=tmp_path / "report.html")
+    assert len(figures(text, "Gradient norm of er")) == 1 and "last 0.25" in page.text()
+    _, page = page_of(write_run(tmp_path / "old", [train(1, [1.0])]), out=tmp_path / "report.html")
+    assert "No run has logged a gradient norm" in page.text()
+
+
 def test_where_experiences_begin_is_marked_in_the_loss(tmp_path: Path) -> None:
     lines = [train(10, [1.0]), evaluation(10, 0), train(30, [1.0], 1), train(40, [0.5], 1), evaluation(40, 1)]
     text, _ = page_of(write_run(tmp_path / "er", lines), out=tmp_path / "report.html")
