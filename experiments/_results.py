@@ -119,6 +119,16 @@ def matrices(run: Run) -> np.ndarray:
     return matrix
 
 
+def described(config: Any, stream: Any) -> dict[str, str]:
+    """What the result of a config says of its stream, method and model."""
+    name = f"{config.scenario.name}({stream.source.name}, {len(stream.experiences['test'].size)})"
+    return {
+        "stream": name if config.arrival == "incremental" else f"{config.arrival}({name})",
+        "method": " + ".join(config.methods) or "naive",
+        "model": config.model.name,
+    }
+
+
 def done(run: Run) -> int:
     """How many experiences a run has finished on every seed, of the `T` rows of its matrices."""
     missing = np.flatnonzero(np.isnan(matrices(run)).sum(axis=(0, 2)))

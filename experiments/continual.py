@@ -17,18 +17,16 @@ within seconds; a second one ends at once. Exit codes: 0 finished, 2 wrong use, 
 --config.trace_every=10 also tests all experiences after every tenth step, to see what happens between their ends; the
 weights do not change by that. The tests cost time.
 
+--sweep=ewc.lam=1,10,100 runs every value for all seeds as one program and names the best by validation; each becomes a
+run of its own in the workdir. Numbers of methods and of the optimizer can be swept. It saves nothing before its end.
+
 Look at one run or many with: python -m experiments.report --workdir=runs
 """
 
 import contextlib
-import functools
 import json
-import shlex
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +37,8 @@ import optax
 from absl import flags, logging
 from ml_collections import config_flags
 
-import ctrain_jax
 from ctrain_jax import core
-from experiments import _build, _catalog, _cli, _dry_run, _progress, _results
+from experiments import _build, _catalog, _cli, _dry_run, _progress, _provenance, _results, _sweep
 
 _CHUNK_SECONDS = 1.0
 
@@ -75,7 +72,12 @@ def train(
     workdir = Path(workdir)
     seeds = [config.seed + k for k in range(num_seeds)]
     learner = _build.build(config)
-    claim = {"config": _plain(config), "seeds": seeds, "versions": _versions(), "commit": _commit()}
+    claim = {
+        "config": _provenance.plain(config),
+        "seeds": seeds,
+        "versions": _provenance.versions(),
+        "commit": _provenance.commit(),
+    }
     if _is_claimed(workdir, claim) and (result := _finished(workdir)):
         bar = _progress.Bar(config.name, result["steps"], result["steps"])
         bar.say(f"finished before, {_final(result)}")
@@ -198,6 +200,9 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "Folder of the run; made where it is missing, resumed where it exists.")
     flags.DEFINE_integer("seeds", 1, "How many seeds to run, from config.seed on.", lower_bound=1)
     flags.DEFINE_float("save_seconds", 60.0, "Most seconds between two checkpoints.", lower_bound=0.0)
+    flags.DEFINE_multi_string(
+        "sweep", [], "A key and its values, as in --sweep=ewc.lam=1,10,100; repeatable: every combination is run."
+    )
     flags.DEFINE_bool("list", False, "Print what a config can name, and end.")
     flags.DEFINE_bool("dry_run", False, "Print what the run would be and cost, and end; needs no --workdir.")
     flags.DEFINE_bool("quiet", False, "One line when the run starts and one when it ends, no table.")
@@ -216,6 +221,14 @@ def main(argv: Sequence[str]) -> int:
             print(_dry_run.describe(given.config, given.seeds))
         except _build.ConfigError as error:
             _cli.fail(str(error))
+        return 0
+    if given.config is not None and given.workdir is not None and given.sweep:
+        _use_cache()
+        try:
+            found = _sweep.run(given.config, given.workdir, given.seeds, given.sweep)
+        except _build.ConfigError as error:
+            _cli.fail(str(error))
+        print(_sweep.table(found))
         return 0
     if given.config is None or given.workdir is None:
         _cli.fail(
@@ -242,13 +255,9 @@ def _result(
     for t, row in enumerate(history["rows"]):
         for s, values in enumerate(row[name]):
             matrices[s][t] = values
-    num_tests = len(learner.stream.experiences["test"].size)
-    stream = f"{config.scenario.name}({learner.stream.source.name}, {num_tests})"
     return {
         "name": config.name,
-        "stream": stream if config.arrival == "incremental" else f"{config.arrival}({stream})",
-        "method": " + ".join(config.methods) or "naive",
-        "model": config.model.name,
+        **_results.described(config, learner.stream),
         "metric": name,
         "seeds": seeds,
         "matrices": matrices,
@@ -258,12 +267,7 @@ def _result(
         "steps_per_second": done * len(seeds) / max(history["seconds"], 1e-9),
         "finished": len(history["rows"]) == total,
         "experiences": total,
-        "config": _plain(config),
-        "versions": _versions(),
-        "commit": _commit(),
-        "command": shlex.join(["python", *sys.orig_argv[1:]]),
-        "device": jax.devices()[0].device_kind,
-    }
+    } | _provenance.facts(config)
 
 
 def _final(result: dict[str, Any]) -> str:
@@ -307,37 +311,10 @@ def _finished(workdir: Path) -> dict[str, Any] | None:
         return None  # it is made again from the checkpoint
 
 
-def _versions() -> dict[str, str]:
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    own = {"python": sys.version.split()[0], "ctrain_jax": ctrain_jax.__version__}
-    return own | {package: version(package) for package in packages}
-
-
-@functools.cache  # asked when a run starts: the code that runs is that of then
-def _commit() -> str | None:
-    """The commit of this checkout, with "-dirty" where its files differ from it; None where there is none."""
-    root = Path(__file__).parents[1]
-    if not (root / ".git").exists():
-        return None  # git would go on to look in the folders above
-
-    def git(*arguments: str) -> str:
-        command = ["git", "--no-optional-locks", *arguments]
-        return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
 def _flat(tree: Any, path: str = "") -> dict[str, Any]:
     if not isinstance(tree, dict):
         return {path: tree}
     return {k: v for key, sub in tree.items() for k, v in _flat(sub, f"{path}.{key}" if path else key).items()}
-
-
-def _plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    return json.loads(_build.refused("config", json.dumps, config.to_dict()))
 
 
 def _lists(record: Any) -> dict[str, Any]:

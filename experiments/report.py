@@ -150,7 +150,7 @@ def _overview(runs: Runs) -> str:
     rows = []
     for k, run in enumerate(runs):
         scores, color = run["scores"], k % charts.NUM_COLORS
-        pill = '<span class="pill best">best</span>' if k in best else ""
+        pill = f'<span class="pill best">{best[k]}</span>' if k in best else ""
         if is_open(run):
             pill = f'<span class="pill open">{progress(run)}</span>'
         final = score(scores["final_accuracy"])
@@ -158,6 +158,8 @@ def _overview(runs: Runs) -> str:
             width = 100 * min(max(float(scores["final_accuracy"].mean), 0.0), 1.0)
             final += f'<span class="gauge s{color}" aria-hidden="true"><i style="width:{width:.1f}%"></i></span>'
         what = " · ".join(esc(run[key]) for key in ("method", "model") if run.get(key) and run[key] != run["label"])
+        if run.get("validation"):
+            what += f" · validation {score(metrics.mean_interval(np.array(run['validation'])))}"
         name = (
             f'<div class="run">{charts.swatch(k)}<div><a href="#run-{k}">{esc(run["label"])}</a>{pill}'
             f"<small>{what}</small></div></div>"
@@ -191,7 +193,7 @@ def _overview(runs: Runs) -> str:
     return (
         note(
             "Percent; mean over seeds ± half of the 95% Student-t interval. The best of a stream is the highest mean "
-            "among at least two finished runs."
+            "among at least two finished runs; of a sweep, the best by validation."
         )
         + f'<table class="table"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
         f'<dl class="terms">{terms}</dl>'
@@ -229,13 +231,20 @@ def _costs(runs: Runs) -> str:
     return note(f"As each run reported it, all its seeds together. Device: {esc(devices)}.") + charts.bars(rows)
 
 
-def _best(runs: Runs) -> set[int]:
+def _best(runs: Runs) -> dict[int, str]:
+    """{place of the best run of a stream: how it was picked}, by validation where all of its runs have it."""
     finished: dict[str, dict[int, float]] = {}
     for k, run in enumerate(runs):
         if run["scores"]["final_accuracy"] is not None and not is_open(run):
             finished.setdefault(str(run["stream"]), {})[k] = float(run["scores"]["final_accuracy"].mean)
-    rivals = [finals for finals in finished.values() if len(finals) > 1]
-    return {k for finals in rivals for k, final in finals.items() if final == max(finals.values())}
+    best = {}
+    for finals in finished.values():
+        if len(finals) < 2:
+            continue
+        held_out = {k: float(np.mean(runs[k]["validation"])) for k in finals if runs[k].get("validation")}
+        values, said = (held_out, "best by validation") if len(held_out) == len(finals) else (finals, "best")
+        best |= {k: said for k, value in values.items() if value == max(values.values())}
+    return best
 
 
 def _mean(interval: metrics.Interval | None) -> float | None:

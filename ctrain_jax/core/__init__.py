@@ -36,6 +36,7 @@ from ctrain_jax.core._run import (
     run_stream,
     start,
 )
+from ctrain_jax.core._sweep import Sweep, sweep
 from ctrain_jax.core._trace import Trace, trace_stream
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "Source",
     "Spec",
     "Stream",
+    "Sweep",
     "Trace",
     "TrainState",
     "Variables",
@@ -87,6 +89,7 @@ __all__ = [
     "run_stream",
     "save_tensors",
     "start",
+    "sweep",
     "tag",
     "to_device",
     "trace_stream",

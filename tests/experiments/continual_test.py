@@ -18,7 +18,7 @@ import pytest
 
 from configs.continual import er
 from ctrain_jax import core
-from experiments import _build, _progress, _results, continual
+from experiments import _build, _progress, _provenance, _results, continual
 
 ROOT = Path(__file__).parents[2]
 OVERRIDES = {"scenario.num_experiences": 2, "epochs": 80, "model.hidden": (128,)}
@@ -245,7 +245,7 @@ def test_a_finished_run_is_only_told_again(story, capsys):
 def test_the_report_reads_the_result(story):
     run = _results.load_run(story.folder / "run")
     assert _results.done(run) == 2 and run["skipped_lines"] == 0 and len(run["eval"]) == 2
-    assert run["commit"] == continual._commit() or run["commit"].endswith("-dirty")
+    assert run["commit"] == _provenance.commit() or run["commit"].endswith("-dirty")
     assert run["config"] == json.loads((story.folder / "run" / "config.json").read_text())["config"]
     assert run["stream"] == "class_incremental(digits, 2)" and run["versions"]["jax"] == jax.__version__
     assert {"run", "whole", "damaged"} == {path.name for path in _results.find_runs(story.folder)}
@@ -337,13 +337,13 @@ def test_the_commit_of_the_checkout(tmp_path, monkeypatch):
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
 
     def commit():
-        continual._commit.cache_clear()
-        return continual._commit()
+        _provenance.commit.cache_clear()
+        return _provenance.commit()
 
     file = tmp_path / "experiments" / "continual.py"
     file.parent.mkdir()
     file.write_text("1")
-    monkeypatch.setattr(continual, "__file__", str(file))
+    monkeypatch.setattr(_provenance, "__file__", str(file))
     assert commit() is None
     git("init", "--quiet")
     assert commit() is None
@@ -358,10 +358,10 @@ def test_the_commit_of_the_checkout(tmp_path, monkeypatch):
     assert commit() is None
     monkeypatch.undo()
     # Installed in the folder of an environment that lies in somebody's checkout.
-    monkeypatch.setattr(continual, "__file__", str(tmp_path / "environment" / "experiments" / "continual.py"))
+    monkeypatch.setattr(_provenance, "__file__", str(tmp_path / "environment" / "experiments" / "continual.py"))
     (tmp_path / "environment").mkdir()
     assert commit() is None
-    continual._commit.cache_clear()
+    _provenance.commit.cache_clear()
 
 
 def test_a_run_is_loaded_and_predicts_what_its_result_says(config, tmp_path):
