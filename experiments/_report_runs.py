@@ -10,7 +10,7 @@ from ctrain_jax import metrics
 from experiments import _charts as charts
 from experiments import _results as results
 from experiments._charts import esc
-from experiments._report_parts import Runs, breakable, note, pairs, scroller, sheet
+from experiments._report_parts import Runs, breakable, duration, note, pairs, rate, scroller, sheet
 
 
 def differences(runs: Runs) -> str:
@@ -42,6 +42,10 @@ def details(runs: Runs) -> str:
             "commit": run.get("commit") or "unknown",
             "device": run.get("device"),
             "steps": None if run.get("steps") is None else f"{run['steps']:,}",
+            "examples a second": None if run.get("examples_per_second") is None else rate(run["examples_per_second"]),
+            "compilation": None if run.get("compile_seconds") is None else duration(run["compile_seconds"]),
+            "FLOPs of a step, one seed": None if run.get("flops_per_step") is None else f"{run['flops_per_step']:.3g}",
+            "peak memory": None if run.get("peak_bytes") is None else f"{run['peak_bytes'] / 2**20:,.0f} MiB",
             "experiences": f"{results.done(run)} of {matrix.shape[1]}",
             "backward transfer": results.score_text(scores["backward_transfer"]),
             "forward transfer": results.score_text(scores["forward_transfer"]),

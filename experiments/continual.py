@@ -38,7 +38,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from ctrain_jax import core
-from experiments import _build, _catalog, _cli, _dry_run, _progress, _provenance, _results, _sweep
+from experiments import _build, _catalog, _cli, _cost, _dry_run, _progress, _provenance, _results, _sweep
 
 _CHUNK_SECONDS = 1.0
 
@@ -50,6 +50,7 @@ def train(
     *,
     save_seconds: float = 60.0,
     quiet: bool = False,
+    profile: bool = False,
     received: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Run a config, or what is left of it, and write everything down.
@@ -60,6 +61,7 @@ def train(
       num_seeds: seeds `config.seed, config.seed + 1, ...`, in one program.
       save_seconds: most seconds between two checkpoints.
       quiet: tell the start and the end only.
+      profile: write a trace of the second and third chunk into `workdir/profile`.
       received: numbers of signals; when it is no longer empty, the run saves after its chunk and stops.
 
     Returns:
@@ -69,7 +71,7 @@ def train(
       ConfigError: something wrong in the config, a workdir that holds a run of another one, or one whose checkpoints
         are all damaged.
     """
-    workdir = Path(workdir)
+    workdir, compiling = Path(workdir), _cost.compile_seconds()
     seeds = [config.seed + k for k in range(num_seeds)]
     learner = _build.build(config)
     claim = {
@@ -94,9 +96,11 @@ def train(
         cleanup.callback(checkpoints.close)
         restored = _build.refused("--workdir", checkpoints.restore, state)
         if restored is None:
-            history = {"baseline": _lists(core.evaluate(learner, state, data, 0)), "rows": [], "seconds": 0.0}
+            baseline = _lists(core.evaluate(learner, state, data, 0))
+            history = {"baseline": baseline, "rows": [], "seconds": 0.0, "compile_seconds": 0.0}
         else:
             state, history = restored.state, restored.extra
+        compiling -= history["compile_seconds"]
         done = _steps_done(state)
         bar = _progress.Bar(config.name, total, done, quiet=quiet)
         where = f"resumed at step {done} of {total}" if restored else f"{total} steps"
@@ -118,6 +122,7 @@ def train(
         events = core.iterate(learner, data, state, chunk_steps=chunk_steps)
         began, saved = time.monotonic() - history["seconds"], time.monotonic()
         stop = bool(received)
+        tracer = cleanup.enter_context(_cost.Tracer(workdir / "profile")) if profile else None
         while not stop and (event := next(events, None)) is not None:
             state, record, before = event.state, _lists(event.record), done
             done, inside = _steps_done(state), 0 if event.metrics is not None else event.step
@@ -125,6 +130,9 @@ def train(
             if event.metrics is not None:
                 history["rows"].append(_lists(event.metrics))
             history["seconds"] = time.monotonic() - began
+            history["compile_seconds"] = _cost.compile_seconds() - compiling
+            if tracer is not None:
+                tracer.tick()
             norm = gradient_norm(state, data, np.int32(event.experience), np.int32(event.step))
             told = record | {"gradient_norm": np.asarray(norm, float).tolist()}
             log.train(done, event.experience, told, history["seconds"])
@@ -144,6 +152,8 @@ def train(
                     _write(workdir / "result.json", _result(config, learner, seeds, history, done))
     # Only now is everything on the disk, and a run may be called finished.
     result = _result(config, learner, seeds, history, done)
+    if result["finished"]:
+        result["flops_per_step"] = _cost.step_flops(learner, data, state)
     _write(workdir / "result.json", result)
     if result["finished"]:
         bar.say(f"done in {history['seconds']:.1f} s, {_final(result)}")
@@ -205,6 +215,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_bool("list", False, "Print what a config can name, and end.")
     flags.DEFINE_bool("dry_run", False, "Print what the run would be and cost, and end; needs no --workdir.")
+    flags.DEFINE_bool("profile", False, "Write a trace of two chunks into WORKDIR/profile, for Perfetto, TensorBoard.")
     flags.DEFINE_bool("quiet", False, "One line when the run starts and one when it ends, no table.")
 
 
@@ -235,7 +246,7 @@ def main(argv: Sequence[str]) -> int:
             "--config=FILE and --workdir=DIR are needed, as in --config=configs/continual/er.py --workdir=runs/er."
         )
     _use_cache()
-    options = {"save_seconds": given.save_seconds, "quiet": given.quiet}
+    options = {"save_seconds": given.save_seconds, "quiet": given.quiet, "profile": given.profile}
     with _cli.signals() as received:
         try:
             result = train(given.config, given.workdir, given.seeds, received=received, **options)
@@ -250,6 +261,7 @@ def _result(
     config: ml_collections.ConfigDict, learner: core.Learner, seeds: list[int], history: dict[str, Any], done: int
 ) -> dict[str, Any]:
     name = next(iter(history["baseline"]))
+    per_second = done * len(seeds) / max(history["seconds"], 1e-9)
     total = learner.spec.num_experiences
     matrices = [[None] * total for _ in seeds]
     for t, row in enumerate(history["rows"]):
@@ -264,7 +276,10 @@ def _result(
         "baseline": history["baseline"][name],
         "seconds": history["seconds"],
         "steps": done,
-        "steps_per_second": done * len(seeds) / max(history["seconds"], 1e-9),
+        "steps_per_second": per_second,
+        "examples_per_second": per_second * learner.spec.batch_size,
+        "compile_seconds": history["compile_seconds"],
+        "peak_bytes": _cost.peak_bytes(),
         "finished": len(history["rows"]) == total,
         "experiences": total,
     } | _provenance.facts(config)
