@@ -1,6 +1,7 @@
 # make run: the main job, on real data.    make test: tests, lint, types.    make data: full data sets for TFDS.
 # make evidence: measure every claim again.    make published: reproduce the published tables (hours).
 # make notebooks: the two forms of each notebook are one text again.    make docs: the site, in docs/_build/html.
+# make peer: avalanche-lib in an environment of its own, for the suite `peer` of experiments.speed.
 # All set up what they need once.
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +13,7 @@ RUNS := runs/split_fashion_mnist
 METHODS := naive ewc:online er derpp gacil joint
 DATA_DIR ?= $(HOME)/tensorflow_datasets
 
-.PHONY: run test lint types data evidence published notebooks docs clean
+.PHONY: run test lint types data evidence published notebooks docs peer clean
 
 run: $(READY)
 	@for name in $(METHODS); do \
@@ -48,6 +49,11 @@ notebooks: $(READY)
 
 docs: $(DOCS)/.ready
 	$(DOCS)/bin/python -m sphinx -W --keep-going -n -q -d docs/_build/doctrees docs docs/_build/html
+
+peer: $(READY)
+	@echo "setting up .venv-peer, once; torch is to be a build for the CPU"
+	@$(PYTHON) -m venv .venv-peer
+	@.venv-peer/bin/$(PIP) --no-deps --requirement requirements-peer.lock
 
 $(READY): requirements.lock setup.py
 	@echo "setting up $(VENV), once: about a minute"
