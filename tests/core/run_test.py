@@ -146,6 +146,18 @@ def test_the_state_may_be_donated_right_after_the_edges():
     assert np.isfinite(kept).all() and not np.array_equal(kept, result.state.params["Dense_0"]["kernel"])
 
 
+def test_a_chunk_moves_nothing_between_host_and_device():
+    learner, data = setting()
+    chunk = jax.jit(learner.chunk)
+    place = [jax.device_put(np.int32(number)) for number in (1, 0, 5)]
+    state = core.start(learner, 0)
+    with jax.transfer_guard("disallow"):
+        state, record = chunk(state, data, *place)
+        jax.block_until_ready((state, record))
+        with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
+            chunk(state, data, *place[:2], np.int32(5))
+
+
 def test_one_trace_for_a_stream_of_unequal_experiences():
     traces = []
     counter = core.Method("counter", update=lambda s, ts, ctx: (traces.append(1) or s, ts))
