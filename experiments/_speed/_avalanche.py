@@ -29,7 +29,7 @@ def main(path: str, method: str) -> None:
     from avalanche.training.plugins import EvaluationPlugin
     from avalanche.training.supervised import EWC, Naive, Replay
 
-    arrays = np.load(path, allow_pickle=False)
+    arrays = np.load(path)
     options = json.loads(str(arrays["options"]))
     torch.manual_seed(0)
 
@@ -74,7 +74,7 @@ def main(path: str, method: str) -> None:
         # Its replay would draw the memory in order as well, rows of one experience after the other.
         strategy.train(experience, shuffle=method == "er")
         seconds += time.perf_counter() - began
-    model.eval()
+    model.train(False)
     with torch.no_grad():
         answers = model(torch.from_numpy(arrays["test_inputs"])).argmax(-1).numpy()
     print(json.dumps({"seconds": seconds, "accuracy": float((answers == arrays["test_labels"]).mean())}))

@@ -117,7 +117,7 @@ def test_the_binary_lists_its_suites_and_refuses_what_is_none():
     assert [line.split()[0] for line in listed.stdout.splitlines()] == list(_speed.suites())
     for arguments, said in (
         (["--suite=overhed"], "there is no suite 'overhed': did you mean 'overhead'?"),
-        ([], "expected --suite: choose from compile, growth"),
+        ([], "expected --suite: choose from compile, convolution"),
         (["--suite=growth", "--small"], "--small says nothing about speed: give --out=DIR"),
         (["growth"], "unexpected argument 'growth'"),
     ):
