@@ -23,7 +23,7 @@ from ctrain_jax.core._deploy import export_program, load_program, load_tensors, 
 from ctrain_jax.core._learner import Learner, make_learner
 from ctrain_jax.core._method import Method, after, before, chain, identity
 from ctrain_jax.core._model import from_linen, from_nnx
-from ctrain_jax.core._problem import classification, mask_logits, regression, weighted_mean
+from ctrain_jax.core._problem import classification, mask_logits, next_token, regression, weighted_mean
 from ctrain_jax.core._run import (
     Event,
     Result,
@@ -79,6 +79,7 @@ __all__ = [
     "make_learner",
     "mapped",
     "mask_logits",
+    "next_token",
     "open_checkpoints",
     "position",
     "predictor",

@@ -33,6 +33,35 @@ def classification() -> Problem:
     return Problem(loss, metrics)
 
 
+def next_token() -> Problem:
+    """Which token comes next: a row of `inputs` `[B, T]` is the question and, one place further, the answer.
+
+    `loss_b` is the mean over `t` of `- log softmax(logits_bt)` at `inputs_b,t+1`. Tokens below 0 are padding and are
+    not asked for. Labels are not read: they may say where a text comes from, so that streams can be made of them.
+
+    Returns:
+      The problem; its metrics are `accuracy` and `nats`, the loss of a token.
+    """
+
+    def each(outputs: Outputs, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+        answers, asked = outputs.logits[:, :-1], batch["inputs"][:, 1:]
+        return answers, jnp.maximum(asked, 0), (asked >= 0).astype(answers.dtype)
+
+    def mean(values: jax.Array, there: jax.Array) -> jax.Array:
+        return (values * there).sum(-1) / jnp.maximum(there.sum(-1), 1.0)
+
+    def loss(outputs: Outputs, batch: Batch) -> jax.Array:
+        answers, asked, there = each(outputs, batch)
+        return mean(optax.softmax_cross_entropy_with_integer_labels(answers, asked), there)
+
+    def metrics(outputs: Outputs, batch: Batch) -> dict[str, jax.Array]:
+        answers, asked, there = each(outputs, batch)
+        right = (answers.argmax(-1) == asked).astype(answers.dtype)
+        return {"accuracy": mean(right, there), "nats": loss(outputs, batch)}
+
+    return Problem(loss, metrics)
+
+
 def regression() -> Problem:
     """Squared error: `loss_b = mean_d (logits_bd - labels_bd)^2` for float labels `[B]` or `[B, D]`.
 

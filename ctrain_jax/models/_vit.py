@@ -12,6 +12,7 @@ from flax.typing import Dtype
 from ctrain_jax.core._base import Outputs
 from ctrain_jax.models._cnn import as_images
 from ctrain_jax.models._mlp import head
+from ctrain_jax.models._transformer import Block, check_transformer
 from ctrain_jax.ops import check_choice, check_size
 
 
@@ -59,11 +60,9 @@ class ViT(nn.Module):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("num_classes", "patch", "width", "depth", "heads", "mlp_ratio"):
-            check_size(name, getattr(self, name))
+        check_transformer(self)
+        check_size("patch", self.patch)
         check_choice("pool", self.pool, ("cls", "mean"))
-        if self.width % self.heads:
-            raise ValueError(f"width must be a multiple of heads={self.heads}, got {self.width}: change one of them.")
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool = False) -> Outputs:
@@ -76,24 +75,9 @@ class ViT(nn.Module):
         position = self.param("position", nn.initializers.normal(0.02), (1, *x.shape[1:]))
         x = x + position.astype(x.dtype)
         for index in range(self.depth):
-            x = _Block(self.heads, self.mlp_ratio, self.dtype, name=f"block_{index}")(x)
+            x = Block(self.heads, self.mlp_ratio, self.dtype, name=f"block_{index}")(x)
         x = nn.LayerNorm(dtype=self.dtype, name="norm")(x)
         return head(self.num_classes, x[:, 0] if self.pool == "cls" else x.mean(1))
-
-
-class _Block(nn.Module):
-    heads: int
-    mlp_ratio: int
-    dtype: Dtype | None
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        width = x.shape[-1]
-        y = nn.LayerNorm(dtype=self.dtype, name="norm_0")(x)
-        x = x + nn.MultiHeadDotProductAttention(self.heads, dtype=self.dtype, name="attention")(y)
-        y = nn.LayerNorm(dtype=self.dtype, name="norm_1")(x)
-        y = nn.gelu(nn.Dense(self.mlp_ratio * width, dtype=self.dtype, name="mlp_0")(y))
-        return x + nn.Dense(width, dtype=self.dtype, name="mlp_1")(y)
 
 
 def _patches(images: jax.Array, patch: int) -> jax.Array:

@@ -71,7 +71,8 @@ def _whole(content: Mapping[str, Any]) -> str:
     ]
     rows = []
     for measure in content["measures"]:
-        more = ", ".join(f"{name.replace('_', ' ')} {_text(value)}" for name, value in measure["detail"].items())
+        shown = {name: value for name, value in measure["detail"].items() if value != measure["value"]}
+        more = ", ".join(f"{name.replace('_', ' ')} {_text(value)}" for name, value in shown.items())
         kept = "–" if measure["bound"] is None else "yes" if measure["holds"] else "**no**"
         rows.append(f"| `{measure['name']}` | {_text(measure['value'])} | {_bound(measure)} | {kept} | {more or '–'} |")
     return "\n\n".join(lines[:2]) + "\n\n" + "\n".join([lines[2], *rows])

@@ -73,3 +73,21 @@ def linear():
         return core.Variables({"w": jnp.zeros((12, 2))})
 
     return core.Model(init, lambda v, x, **options: (core.Outputs(x @ v.params["w"]), v.model_state))
+
+
+def test_next_token_is_the_mean_over_the_tokens_that_follow():
+    """By hand: three tokens and one of padding give two questions; a row of padding gives 0."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(2, 4, 5)).astype(np.float32)
+    tokens = np.array([[3, 1, 4, -1], [-1, -1, -1, -1]])
+    problem = core.next_token()
+    outputs, batch = core.Outputs(jnp.asarray(logits)), {"inputs": jnp.asarray(tokens)}
+    log_softmax = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    expected = -(log_softmax[0, 0, 1] + log_softmax[0, 1, 4]) / 2
+    np.testing.assert_allclose(problem.loss(outputs, batch), [expected, 0.0], rtol=1e-5)
+    metrics = problem.metrics(outputs, batch)
+    right = [logits[0, 0].argmax() == 1, logits[0, 1].argmax() == 4]
+    np.testing.assert_allclose(metrics["accuracy"], [np.mean(right), 0.0])
+    np.testing.assert_allclose(metrics["nats"], [expected, 0.0], rtol=1e-5)
+    certain = core.Outputs(100.0 * jax.nn.one_hot(np.roll(tokens, -1, 1), 5))
+    assert problem.metrics(certain, batch)["accuracy"].tolist() == [1.0, 0.0]
