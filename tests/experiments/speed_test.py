@@ -8,11 +8,12 @@ from pathlib import Path
 import flax.linen as nn
 import jax
 import numpy as np
+import optax
 import pytest
 
-from ctrain_jax import models
-from experiments import _speed, speed
-from experiments._speed import _by_hand, _common, _tables, overhead
+from ctrain_jax import core, models
+from experiments import _cost, _speed, speed
+from experiments._speed import _by_hand, _common, _tables, device, overhead
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,6 +43,19 @@ def test_the_loop_by_hand_ends_in_our_weights(kind):
     assert not np.allclose(before.params["Dense_0"]["kernel"], after.params["Dense_0"]["kernel"], atol=1e-4)
     if kind in ("er", "derpp"):
         assert not np.array_equal(before.memory[0], after.memory[0])
+
+
+@pytest.mark.parametrize("name", ["gpt", "vit"])
+def test_flops_that_are_counted_are_those_of_the_formula(name):
+    net = device.SMALL[name]
+    stream, problem = device.stream_of(net)
+    model = core.from_linen(net.build(np.float32))
+    learner = core.make_learner(
+        model, core.identity(), optax.adamw(1e-3), stream, problem=problem, batch_size=net.batch, steps=1
+    )
+    state = core.start(learner, 0)
+    counted = _cost.step_flops(learner, core.to_device(stream), state)
+    assert counted == pytest.approx(device.transformer_flops(net, state.params), rel=0.06)
 
 
 def test_a_bound_is_a_highest_or_a_lowest_value():
