@@ -77,6 +77,7 @@ def store(folder: Path, suite: str, measures: Sequence[Measure]) -> None:
     content: dict[str, Any] = {
         "suite": suite,
         "command": f"python -m experiments.speed --suite={suite}",
+        "platform": platform,
         "device": jax.devices()[0].device_kind,
         "cores": os.cpu_count(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

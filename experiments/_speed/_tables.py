@@ -57,12 +57,15 @@ def draw(content: Mapping[str, Any], path: Path) -> None:
 
 
 def _share(measure: Mapping[str, Any]) -> float:
+    """Of its bound, that a value takes; 10 is the most that is told."""
     value, bound = measure["value"], measure["bound"]
-    return bound / value if measure["at_least"] else value / bound
+    share = bound / max(value, 1e-9) if measure["at_least"] else value / bound
+    return min(share, 10.0)
 
 
 def _whole(content: Mapping[str, Any]) -> str:
-    """Everything that a suite measured."""
+    """Everything that a suite measured, with its picture."""
+    picture = f"../experiments/_speed/results/{content['suite']}.{content['platform']}.svg"
     lines = [
         f"## {content['suite']}",
         f"`{content['command']}`, {content['date']}, {content['device']}, {content['cores']} cores, "
@@ -75,7 +78,8 @@ def _whole(content: Mapping[str, Any]) -> str:
         more = ", ".join(f"{name.replace('_', ' ')} {_text(value)}" for name, value in shown.items())
         kept = "–" if measure["bound"] is None else "yes" if measure["holds"] else "**no**"
         rows.append(f"| `{measure['name']}` | {_text(measure['value'])} | {_bound(measure)} | {kept} | {more or '–'} |")
-    return "\n\n".join(lines[:2]) + "\n\n" + "\n".join([lines[2], *rows])
+    drawn = f"![{content['suite']}: shares of their bounds]({picture})"
+    return "\n\n".join([*lines[:2], drawn, "\n".join([lines[2], *rows])])
 
 
 def _short(files: list[dict[str, Any]]) -> str:
