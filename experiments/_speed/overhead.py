@@ -33,9 +33,9 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "mlp_10": Size(models.MLP(10, hidden=(400, 400)), (28, 28), 10, 1000),
-    "mlp_128": Size(models.MLP(10, hidden=(400, 400)), (28, 28), 128, 150),
-    "slim_resnet18_32": Size(models.ResNet18(10, width=20), (32, 32, 3), 32, 3),
+    "mlp_10": Size(models.MLP(10, hidden=(400, 400)), (28, 28), 10, 300),
+    "mlp_128": Size(models.MLP(10, hidden=(400, 400)), (28, 28), 128, 100),
+    "slim_resnet18_32": Size(models.ResNet18(10, width=20), (32, 32, 3), 32, 2),
 }
 TINY = {"mlp_10": Size(models.MLP(10, hidden=(8,)), (4, 4), 10, 3)}
 

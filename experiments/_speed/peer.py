@@ -47,7 +47,7 @@ def run(options: Options) -> Iterator[Measure]:
     yield Measure("avalanche_installed", float(PYTHON.is_file()), 1.0, at_least=True)
     if not PYTHON.is_file():
         return
-    rounds = 1 if options.small else 5
+    rounds = 1 if options.small else 3
     source = streams.fashion_mnist() if options.small else streams.tfds("mnist", data_dir=options.data_dir)
     for name, task in TASKS.items():
         stream = task.stream(source)
