@@ -36,7 +36,7 @@ def define_flags() -> None:
     """The flags of the binary; not when it is imported, as flags of all binaries share their names."""
     flags.DEFINE_string("suite", None, "What to measure; see --list.")
     flags.DEFINE_bool("list", False, "Print the suites, a line each.")
-    flags.DEFINE_bool("report", False, "Measure nothing, write the tables again.")
+    flags.DEFINE_bool("report", False, "Measure nothing, write the tables and pictures again.")
     flags.DEFINE_bool("small", False, "Tiny sizes and few rounds, to see that it works: the numbers say nothing.")
     flags.DEFINE_string("data_dir", None, "Where MNIST is prepared for tensorflow-datasets (suite peer).")
     flags.DEFINE_string("out", None, "Folder of the stored numbers; experiments/_speed/results by default.")

@@ -11,9 +11,11 @@ PAGES = (ROOT / "README.md", ROOT / "docs" / "speed.md")
 
 
 def write(folder: Path) -> None:
-    """Brings the tables of all pages up to date."""
+    """Brings the tables of all pages, and the pictures, up to date."""
     for page, text in pages(folder).items():
         page.write_text(text)
+    for path in folder.glob("*.json"):
+        draw(json.loads(path.read_text()), path.with_suffix(".svg"))
 
 
 def pages(folder: Path) -> dict[Path, str]:
@@ -49,8 +51,8 @@ def draw(content: Mapping[str, Any], path: Path) -> None:
         axes.scatter(values, places, c=["#2a78d6" if holds else "#c62f2f" for holds in kept], s=22, zorder=3)
         axes.axvline(1, color="#555555", linewidth=1)
         axes.set_yticks(places, names)
-        axes.set_xlabel("share of its bound; left of 1 keeps it")
-        axes.set_xlim(left=0)
+        axes.set_xlabel("share of its bound: up to 1 it is kept")
+        axes.set_xlim(0, 1.05 * max(1.0, *values))
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(left=False)
         figure.savefig(path, metadata={"Date": None})
