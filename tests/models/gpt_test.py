@@ -8,33 +8,14 @@ import pytest
 
 from ctrain_jax import core, streams
 from ctrain_jax.models import GPT
-from tests.models.vit_test import gelu, layer_norm
+from tests.models.vit_test import naive_blocks
 
 TOKENS = np.random.default_rng(0).integers(0, 11, (3, 6))
 
 
-def naive_attention(params, x):
-    """One row, one head and one token at a time, over itself and the tokens before it."""
-    out = np.zeros_like(x) + params["out"]["bias"]
-    for row in range(x.shape[0]):
-        for head in range(2):
-            query, key, value = (
-                x[row] @ params[n]["kernel"][:, head] + params[n]["bias"][head] for n in ("query", "key", "value")
-            )
-            for t in range(x.shape[1]):
-                scores = np.exp(key[: t + 1] @ query[t] / np.sqrt(query.shape[-1]))
-                out[row, t] += scores / scores.sum() @ value[: t + 1] @ params["out"]["kernel"][head]
-    return out
-
-
 def naive(params, tokens):
     x = params["embed"]["embedding"][tokens] + params["position"][: tokens.shape[1]]
-    for index in range(2):
-        block = params[f"block_{index}"]
-        x = x + naive_attention(block["attention"], layer_norm(block["norm_0"], x))
-        hidden = gelu(layer_norm(block["norm_1"], x) @ block["mlp_0"]["kernel"] + block["mlp_0"]["bias"])
-        x = x + hidden @ block["mlp_1"]["kernel"] + block["mlp_1"]["bias"]
-    features = layer_norm(params["norm"], x)
+    features = naive_blocks(params, x, causal=True)
     return features @ params["embed"]["embedding"].T, features
 
 

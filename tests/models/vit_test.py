@@ -18,7 +18,7 @@ def gelu(x):
     return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
-def naive_attention(params, x):
+def naive_attention(params, x, causal):
     """One row and one head at a time; kernels are [width, heads, head_dim] and, of `out`, [heads, head_dim, width]."""
     out = np.zeros_like(x) + params["out"]["bias"]
     for row in range(x.shape[0]):
@@ -27,8 +27,19 @@ def naive_attention(params, x):
                 x[row] @ params[n]["kernel"][:, head] + params[n]["bias"][head] for n in ("query", "key", "value")
             )
             scores = np.exp(query @ key.T / np.sqrt(query.shape[-1]))
+            scores = np.tril(scores) if causal else scores
             out[row] += scores / scores.sum(-1, keepdims=True) @ value @ params["out"]["kernel"][head]
     return out
+
+
+def naive_blocks(params, x, causal=False):
+    """Two blocks and the last norm."""
+    for index in range(2):
+        block = params[f"block_{index}"]
+        x = x + naive_attention(block["attention"], layer_norm(block["norm_0"], x), causal)
+        hidden = gelu(layer_norm(block["norm_1"], x) @ block["mlp_0"]["kernel"] + block["mlp_0"]["bias"])
+        x = x + hidden @ block["mlp_1"]["kernel"] + block["mlp_1"]["bias"]
+    return layer_norm(params["norm"], x)
 
 
 def naive(params, images, patch, pool):
@@ -41,13 +52,7 @@ def naive(params, images, patch, pool):
     x = np.stack(tokens, 1) @ params["embed"]["kernel"] + params["embed"]["bias"]
     if pool == "cls":
         x = np.concatenate([np.repeat(params["cls"], batch, 0), x], 1)
-    x = x + params["position"]
-    for index in range(2):
-        block = params[f"block_{index}"]
-        x = x + naive_attention(block["attention"], layer_norm(block["norm_0"], x))
-        hidden = gelu(layer_norm(block["norm_1"], x) @ block["mlp_0"]["kernel"] + block["mlp_0"]["bias"])
-        x = x + hidden @ block["mlp_1"]["kernel"] + block["mlp_1"]["bias"]
-    x = layer_norm(params["norm"], x)
+    x = naive_blocks(params, x + params["position"])
     features = x[:, 0] if pool == "cls" else x.mean(1)
     return features @ params["head"]["kernel"] + params["head"]["bias"]
 
