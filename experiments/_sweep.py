@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,12 +32,12 @@ def run(
       The results, the best by validation first.
 
     Raises:
-      ConfigError: something wrong in the config or in an axis, a stream without validation, or a workdir that holds a
-        single run.
+      ConfigError: something wrong in the config or in an axis, a stream without validation, or a workdir that is not
+        empty.
     """
     workdir, values = Path(workdir), _parsed(config, axes)
-    if (workdir / "config.json").exists():
-        raise _build.ConfigError(f"{workdir} holds a single run: use another --workdir for a sweep.")
+    if workdir.exists() and not (workdir.is_dir() and not any(workdir.iterdir())):
+        raise _build.ConfigError(f"{workdir} is not an empty folder: use another --workdir for a sweep.")
     stream = _build.build_stream(config)
     if "valid" not in stream.experiences:
         raise _build.ConfigError(
@@ -51,6 +52,10 @@ def run(
         valid = learner.evaluate(result.state, data, len(steps) - 1, split="valid")
         return {"test": result.metrics, "baseline": result.baseline, "valid": valid}
 
+    number = math.prod(map(len, values.values()))
+    _progress.Bar(config.name, sum(steps), 0).say(
+        f"{number} combinations of {num_seeds} seed{'s' * (num_seeds > 1)}, {sum(steps)} steps each, as one program"
+    )
     began = time.monotonic()
     found = _build.refused("--sweep", core.sweep, one, core.to_device(stream), seeds=seeds, **values)
     found = jax.tree.map(np.asarray, found)

@@ -124,9 +124,8 @@ def _compiled(
     """The program of all points, with as many at once on a device as its memory takes."""
     at_once = 1 if jax.default_backend() == "cpu" else each
     while True:
-        program = _program(one, at_once, mesh)
         try:
-            compiled = program.lower(data, points).compile()
+            compiled = _program(one, at_once, mesh).lower(data, points).compile()
         except TypeError as error:
             if not isinstance(error, jax.errors.JAXTypeError) and "concrete value" not in str(error):
                 raise
@@ -136,7 +135,7 @@ def _compiled(
             ) from error
         needed, free = _needed_bytes(compiled), _free_bytes()
         if at_once == 1 or free is None or needed <= free:
-            return program
+            return compiled
         at_once = max(1, min(at_once - 1, int(at_once * free / needed)))
 
 

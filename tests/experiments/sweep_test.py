@@ -69,4 +69,4 @@ def test_what_it_refuses(config, tmp_path):
     plain.scenario.valid_fraction = 0.0
     refused(["ewc.lam=1"], "holds nothing out: add --config.scenario.valid_fraction=0.1", plain)
     (tmp_path / "config.json").write_text("{}")
-    refused(["ewc.lam=1"], "holds a single run: use another --workdir")
+    refused(["ewc.lam=1"], "is not an empty folder: use another --workdir")
