@@ -16,11 +16,14 @@ from ctrain_jax.core._base import (
     TrainState,
     Variables,
 )
-from ctrain_jax.core._checkpoint import Checkpoints, DamagedCheckpoint, Restored, open_checkpoints
+from ctrain_jax.core._checkpoint import Checkpoints, Restored, open_checkpoints
 from ctrain_jax.core._context import Context, tag
-from ctrain_jax.core._data import replicate, to_device
+from ctrain_jax.core._data import to_device
 from ctrain_jax.core._deploy import export_program, load_program, load_tensors, predictor, save_tensors
+from ctrain_jax.core._health import Breakdown, broken, locate
 from ctrain_jax.core._learner import Learner, make_learner
+from ctrain_jax.core._leaves import DamagedCheckpoint
+from ctrain_jax.core._mesh import data_mesh, replicate
 from ctrain_jax.core._method import Method, after, before, chain, identity
 from ctrain_jax.core._model import from_linen, from_nnx
 from ctrain_jax.core._problem import classification, mask_logits, next_token, regression, weighted_mean
@@ -41,6 +44,7 @@ from ctrain_jax.core._trace import Trace, trace_stream
 
 __all__ = [
     "Batch",
+    "Breakdown",
     "Checkpoints",
     "Context",
     "DamagedCheckpoint",
@@ -66,8 +70,10 @@ __all__ = [
     "Variables",
     "after",
     "before",
+    "broken",
     "chain",
     "classification",
+    "data_mesh",
     "evaluate",
     "export_program",
     "from_linen",
@@ -76,6 +82,7 @@ __all__ = [
     "iterate",
     "load_program",
     "load_tensors",
+    "locate",
     "make_learner",
     "mapped",
     "mask_logits",

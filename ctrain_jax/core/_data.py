@@ -7,29 +7,37 @@ import jax
 import jax.numpy as jnp
 
 from ctrain_jax.core._base import Batch, Data, Experience, PyTree, Source, Spec, Stream
+from ctrain_jax.core._mesh import replicate, spread_rows
 from ctrain_jax.core._method import strong
 from ctrain_jax.ops import permute_index
 
 
-def to_device(stream: Stream, mesh: jax.sharding.Mesh | None = None) -> Data:
+def to_device(stream: Stream, mesh: jax.sharding.Mesh | None = None, *, spread: bool = False) -> Data:
     """The arrays of a stream on the device: raw (uint8 stays uint8), to be handed to every compiled function.
 
     Args:
       stream: from `streams`.
-      mesh: devices, over which the arrays are replicated; the default device otherwise.
+      mesh: devices, each of which gets a copy; the default device otherwise.
+      spread: give each device of the mesh its part of the rows in place of a copy. A host then reads its own rows alone
+        (of arrays that read what is asked of them, as `numpy.load(..., mmap_mode="r")`); batches are the same.
 
     Returns:
       The arrays.
+
+    Raises:
+      ValueError: `spread` without a mesh.
     """
     source = {"train": stream.source.train, "test": stream.source.test}
     data = Data(source, stream.experiences, stream.origins)
-    return jax.tree.map(jnp.asarray, data) if mesh is None else replicate(data, mesh)
-
-
-def replicate(tree: PyTree, mesh: jax.sharding.Mesh) -> PyTree:
-    """The tree with a copy of every leaf on each device of the mesh."""
-    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    return jax.tree.map(lambda x: jax.device_put(x, everywhere), tree)
+    if mesh is None:
+        if spread:
+            raise ValueError("to_device spreads rows over the devices of a mesh, got spread=True without one.")
+        return jax.tree.map(jnp.asarray, data)
+    if not spread:
+        return replicate(data, mesh)
+    return replicate(data._replace(source={}), mesh)._replace(
+        source=jax.tree.map(lambda x: spread_rows(x, mesh), source)
+    )
 
 
 def at(stacked: Experience, t: jax.Array) -> Experience:

@@ -22,10 +22,11 @@ from ctrain_jax.core._base import (
 )
 from ctrain_jax.core._context import tag
 from ctrain_jax.core._data import at, fetch_rows, make_scan, question
+from ctrain_jax.core._mesh import Layout, Rules, spread_model
 from ctrain_jax.core._method import Method, chain, strong
 from ctrain_jax.core._problem import classification, regression
 from ctrain_jax.core._spec import make_spec
-from ctrain_jax.core._step import Parts, Record, answer, constrain, make_context, make_fetch, make_step
+from ctrain_jax.core._step import Parts, Record, answer, make_context, make_fetch, make_step, mean_record, placed
 
 
 class Learner(NamedTuple):
@@ -33,7 +34,7 @@ class Learner(NamedTuple):
 
     spec: Spec
     stream: Stream
-    mesh: jax.sharding.Mesh | None
+    layout: Layout | None  # devices, and which leaves lie where
     init: Callable[..., TrainState]  # (rng, variables=None): start from trained Variables of the plain model
     begin: Callable[..., TrainState]  # (ts, data, t)
     step: Callable[..., tuple[TrainState, Record]]  # (ts, data, t, i); the record: training loss and scores
@@ -42,6 +43,11 @@ class Learner(NamedTuple):
     end: Callable[..., TrainState]  # (ts, data, t)
     predict: Callable[..., Outputs]  # (ts, data, t, batch): what the learner answers after experience t
     evaluate: Callable[..., Record]  # (ts, data, t, split="test") -> {metric: [E]} after experience t
+
+    @property
+    def mesh(self) -> jax.sharding.Mesh | None:
+        """The devices, None for the default one."""
+        return None if self.layout is None else self.layout.mesh
 
 
 def make_learner(
@@ -56,7 +62,9 @@ def make_learner(
     steps: int | None = None,
     eval_batch_size: int = 512,
     online: bool = False,
+    skip_nonfinite: bool = False,
     mesh: jax.sharding.Mesh | None = None,
+    rules: Rules = (),
 ) -> Learner:
     """Everything that a run needs, checked before anything is traced.
 
@@ -71,23 +79,32 @@ def make_learner(
       steps: steps of each experience, in place of `epochs`.
       eval_batch_size: rows of a batch in `evaluate`.
       online: also predict and score each batch before it is learned (`online_...` in the step's record).
-      mesh: devices; the batch is sharded over its axis `data`, the state is replicated.
+      skip_nonfinite: a step whose loss, parameters, statistics or optimizer state are not finite changes nothing but
+        the count of steps; `skipped` in the record of a chunk is how many. Costs a few percent of a small model's step.
+      mesh: devices, as from `data_mesh`. The rows of each forward pass are spread over its axis `data`, filled up where
+        the devices do not divide them; the state is on every device.
+      rules: (pattern, PartitionSpec) for leaves of the state that are to be spread instead, for a model that does not
+        fit on one device: the first pattern that is found in a leaf's path counts. `[("kernel", P("data"))]` spreads
+        all kernels with their moments, teachers and importances by their first axis.
 
     Returns:
       The learner.
 
     Raises:
-      ValueError: a size below 1, a batch that the mesh does not divide, a stream that cannot give what the method
-        needs, or a model whose output does not fit the stream.
+      ValueError: a size below 1, a stream that cannot give what the method needs, a model whose output does not fit the
+        stream, a mesh without the axis `data`, rules without a mesh, or one whose devices do not divide an axis.
       TypeError: an argument of the wrong kind.
     """
     method = chain(method)
-    spec = make_spec(model, method, optimizer, stream, batch_size, epochs, steps, eval_batch_size, mesh)
+    spec = make_spec(model, method, optimizer, stream, batch_size, epochs, steps, eval_batch_size)
+    layout = _layout(mesh, rules)
     problem = method.problem(problem or _default_problem(stream))
-    parts = Parts(spec, stream, method.model(model), problem, method, method.optimizer(optimizer), mesh)
-    step, gradient = make_step(parts, online)
+    wrapped = method.model(model) if mesh is None else spread_model(method.model(model), mesh)
+    parts = Parts(spec, stream, wrapped, problem, method, method.optimizer(optimizer), layout)
+    step, gradient = make_step(parts, online, skip_nonfinite)
     metrics = tuple(jax.eval_shape(problem.metrics, spec.outputs, dict(spec.batch)))
     recorded = ("loss", *(f"online_{name}" for name in metrics if online), *metrics)
+    recorded += ("skipped",) if skip_nonfinite else ()
 
     def init(rng: jax.Array, variables: Variables | None = None) -> TrainState:
         start, shape = model, spec.batch["inputs"]
@@ -98,7 +115,8 @@ def make_learner(
         ts = TrainState(jnp.int32(0), *strong(made), opt_state=(), method_state={}, rng=rng)
         ctx = make_context(parts, "init", tag(rng, "init"), ts)
         states = method.init(ctx.rng, ts.params, ctx)
-        return ts._replace(opt_state=strong(parts.optimizer.init(ts.params)), method_state=states)
+        ts = ts._replace(opt_state=strong(parts.optimizer.init(ts.params)), method_state=states)
+        return placed(ts, layout)
 
     def edge(hook: str) -> Callable[..., TrainState]:
         def run(ts: TrainState, data: Data, t: jax.Array) -> TrainState:
@@ -109,7 +127,7 @@ def make_learner(
             scan = make_scan(experience, fetch, spec)
             ctx = make_context(parts, hook, key, ts, experience=experience, fetch=fetch, scan=scan)
             states, ts = getattr(method, hook)(ts.method_state, ts, ctx)
-            return ts._replace(method_state=states)
+            return placed(ts._replace(method_state=states), layout)
 
         return run
 
@@ -123,7 +141,7 @@ def make_learner(
 
         zeros = {k: jnp.zeros(()) for k in recorded}
         ts, sums = jax.lax.fori_loop(start, start + length, body, (ts, zeros))
-        return ts, {k: v / length for k, v in sums.items()}
+        return ts, mean_record(sums, length)
 
     def predict(ts: TrainState, data: Data, t: jax.Array, batch: Batch) -> Outputs:
         experience, fetch = at(data.experiences["train"], t), make_fetch(parts, data, t)
@@ -144,7 +162,7 @@ def make_learner(
                 weights = (place < experience.size).astype(jnp.float32)
                 place = place % experience.size
                 record = {"row": experience.rows[place], "experience": experience.origin[place]}
-                batch = constrain(fetch_rows(stream, data, learned, record, split) | {"weights": weights}, mesh)
+                batch = fetch_rows(stream, data, learned, record, split) | {"weights": weights}
                 rows = problem.metrics(predict(ts, data, t, question(batch, spec)), batch)
                 return {k: sums[k] + jnp.sum(rows[k] * weights) for k in metrics}
 
@@ -154,7 +172,17 @@ def make_learner(
 
         return jax.lax.map(one, data.experiences[split])
 
-    return Learner(spec, stream, mesh, init, edge("begin"), step, gradient, chunk, edge("end"), predict, evaluate)
+    return Learner(spec, stream, layout, init, edge("begin"), step, gradient, chunk, edge("end"), predict, evaluate)
+
+
+def _layout(mesh: jax.sharding.Mesh | None, rules: Rules) -> Layout | None:
+    if mesh is None:
+        if rules:
+            raise ValueError("rules spread leaves over the devices of a mesh, got rules without one: give mesh=.")
+        return None
+    if "data" not in mesh.shape:
+        raise ValueError(f"The mesh expects an axis named 'data', got {tuple(mesh.axis_names)}.")
+    return Layout(mesh, tuple(rules))
 
 
 def _check_variables(variables: Variables, expected: Variables) -> None:

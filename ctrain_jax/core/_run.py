@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ctrain_jax.core._base import Data, PyTree, TrainState, Variables
-from ctrain_jax.core._data import replicate, to_device
+from ctrain_jax.core._data import to_device
 from ctrain_jax.core._learner import Learner
-from ctrain_jax.core._step import Record
+from ctrain_jax.core._mesh import place, replicate
+from ctrain_jax.core._step import Record, mean_record
 
 
 class Result(NamedTuple):
@@ -125,8 +126,13 @@ def start(
         raise ValueError("jit=False runs one seed, got a sequence: pass one seed.")
     keys = jnp.stack([jax.random.key(s) for s in seed]) if several else jax.random.key(seed)
     init = compiled(learner.init, several, jit=jit, donate=False)
-    state = init(keys) if variables is None else init(keys, variables)
-    return state if learner.mesh is None else replicate(state, learner.mesh)
+    given = (keys,) if variables is None else (keys, variables)
+    if learner.layout is None:
+        return init(*given)
+    # Made where it is to lie: a model that does not fit on one device never lies on one.
+    given = replicate(given, learner.layout.mesh)
+    there = learner.layout.shardings(jax.eval_shape(init, *given), several)
+    return jax.jit(init, out_shardings=there)(*given) if jit else place(init(*given), learner.layout)
 
 
 def iterate(
@@ -281,7 +287,7 @@ def _chunk_in_python(
         with jax.disable_jit(), _noted(f"at experience {t}, step {i}"):
             ts, record = learner.step(ts, data, jnp.int32(t), jnp.int32(i))
         sums = record if sums is None else jax.tree.map(jnp.add, sums, record)
-    return ts, jax.tree.map(lambda x: x / length, sums)
+    return ts, mean_record(sums, length)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,6 @@ def make_spec(
     epochs: int,
     steps: int | None,
     eval_batch_size: int,
-    mesh: Any,
 ) -> Spec:
     """The spec of a run; see `make_learner` for the arguments and for what is refused."""
     if isinstance(optimizer, Method) or not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
@@ -32,15 +31,6 @@ def make_spec(
     sizes |= {} if steps is None else {"steps": steps}
     for name, value in sizes.items():
         check_size(name, value)
-    if mesh is not None:
-        if "data" not in mesh.shape:
-            raise ValueError(f"The mesh expects an axis named 'data', got {tuple(mesh.axis_names)}.")
-        for name in ("batch_size", "eval_batch_size"):
-            if sizes[name] % mesh.shape["data"]:
-                raise ValueError(
-                    f"{name} {sizes[name]} is not divisible by the {mesh.shape['data']} devices of the mesh: "
-                    f"choose a multiple of {mesh.shape['data']}."
-                )
     train = stream.experiences["train"]
     per_experience = [-(-int(n) // batch_size) * epochs if steps is None else steps for n in train.size]
     inputs, labels = stream.source.train["inputs"], stream.source.train["labels"]

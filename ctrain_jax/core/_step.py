@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from ctrain_jax.core._base import (
@@ -20,6 +21,7 @@ from ctrain_jax.core._base import (
 )
 from ctrain_jax.core._context import Context, tag
 from ctrain_jax.core._data import at, batch_positions, fetch_rows, hide, question
+from ctrain_jax.core._mesh import Layout
 from ctrain_jax.core._method import Method, is_hole, strong
 from ctrain_jax.core._problem import weighted_mean
 
@@ -35,7 +37,7 @@ class Parts(NamedTuple):
     problem: Problem
     method: Method
     optimizer: optax.GradientTransformationExtraArgs
-    mesh: jax.sharding.Mesh | None
+    layout: Layout | None
 
 
 def make_context(parts: Parts, hook: str, key: jax.Array, ts: TrainState, **fields: Any) -> Context:
@@ -53,7 +55,7 @@ def make_fetch(parts: Parts, data: Data, t: jax.Array, split: str = "train") -> 
 
 
 def make_step(
-    parts: Parts, online: bool
+    parts: Parts, online: bool, skip_nonfinite: bool = False
 ) -> tuple[Callable[..., tuple[TrainState, Record]], Callable[..., tuple[jax.Array, PyTree]]]:
     """The pure step `(ts, data, t, i) -> (ts, record)`, and what it would follow, `(ts, data, t, i) -> (value, grads)`.
 
@@ -63,12 +65,13 @@ def make_step(
     Args:
       parts: the wrapped parts of the learner.
       online: whether each batch is predicted and scored before it is learned.
+      skip_nonfinite: whether a step with numbers that are not finite changes nothing but the count of steps.
 
     Returns:
       The step, whose record holds the loss and the scores of the incoming rows; and the value that the step minimises
       with its gradient, before any optimizer.
     """
-    spec, stream, model, problem, method, tx, mesh = parts
+    spec, stream, model, problem, method, tx, layout = parts
 
     def objective(ts, ctx, params, batch, rng, penalties):
         variables = Variables(params, ts.model_state, ts.frozen)
@@ -112,7 +115,7 @@ def make_step(
         key = jax.random.fold_in(of_experience, i)
         positions, weights = batch_positions(tag(of_experience, "order"), i, experience.size, spec.batch_size)
         record = {"row": experience.rows[positions], "experience": experience.origin[positions]}
-        shown = constrain(fetch_rows(stream, data, experience, record, "train") | {"weights": weights}, mesh)
+        shown = fetch_rows(stream, data, experience, record, "train") | {"weights": weights}
         incoming = hide(shown, stream)
         fetch = make_fetch(parts, data, t)
         ctx = make_context(parts, "step", key, ts, experience=experience, fetch=fetch, incoming=incoming)
@@ -153,9 +156,29 @@ def make_step(
 
         own_rows = Outputs(known.outputs.logits[: spec.batch_size])
         record = {"loss": known.value, **scores, **score(problem, own_rows, shown)}
-        return strong(new._replace(method_state=states)), record
+        return placed(strong(new._replace(method_state=states)), layout), record
 
-    return step, gradient
+    return _skipping(step) if skip_nonfinite else step, gradient
+
+
+def _skipping(step: Callable[..., tuple[TrainState, Record]]) -> Callable[..., tuple[TrainState, Record]]:
+    def run(ts: TrainState, data: Data, t: jax.Array, i: jax.Array) -> tuple[TrainState, Record]:
+        new, record = step(ts, data, t, i)
+        trained = (record["loss"], new.params, new.model_state, new.opt_state)
+        floats = [x for x in jax.tree.leaves(trained) if jnp.issubdtype(x.dtype, jnp.floating)]
+        sound = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in floats]))
+        kept = jax.tree.map(lambda a, b: jnp.where(sound, a, b), new, ts)._replace(step=new.step)
+        record = {name: jnp.where(sound, value, 0.0) for name, value in record.items()}
+        return kept, record | {"skipped": 1.0 - sound}
+
+    return run
+
+
+def mean_record(sums: Record, length: Any) -> Record:
+    """The record of a chunk of so many steps from their sum: `skipped` is counted, and its steps count for nothing."""
+    skipped = sums.get("skipped")
+    steps = length if skipped is None else jnp.maximum(length - skipped, 1)
+    return {k: v if k == "skipped" else v / steps for k, v in sums.items()}
 
 
 def score(problem: Problem, outputs: Outputs, batch: Batch) -> Record:
@@ -163,12 +186,9 @@ def score(problem: Problem, outputs: Outputs, batch: Batch) -> Record:
     return {k: weighted_mean(v, batch["weights"]) for k, v in problem.metrics(outputs, batch).items()}
 
 
-def constrain(batch: Batch, mesh: jax.sharding.Mesh | None) -> Batch:
-    """The batch with its rows spread over the axis `data` of the mesh."""
-    if mesh is None:
-        return batch
-    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    return jax.lax.with_sharding_constraint(batch, rows)
+def placed(ts: TrainState, layout: Layout | None) -> TrainState:
+    """The state inside a compiled function, with its leaves where the layout wants them."""
+    return ts if layout is None else layout.constrained(ts)
 
 
 def answer(parts: Parts, ctx: Context, states: PyTree, batch: Batch) -> Outputs:

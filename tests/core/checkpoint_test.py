@@ -277,10 +277,94 @@ def test_a_target_that_does_not_fit_is_one_sentence_with_paths(tmp_path):
         "keys.0 is threefry2x32[2] in the checkpoint and rbg[4] here; "
         "net.kernel is float32[31, 7] in the checkpoint and float32[31, 8] here; "
         "net.count is int32[] in the checkpoint and float32[] here): "
-        "use the config that it was made with, or another directory."
+        "use the config that it was made with, or another directory, or restore with partial=True to keep the leaves "
+        "here where they do not fit."
     )
     with pytest.raises(ValueError, match="and 15 more"):
         restored(tmp_path, {str(k): k for k in range(20)})
+
+
+def test_partial_takes_what_fits_and_names_the_rest(tmp_path):
+    saved(tmp_path, steps=[1])
+    target = everything(0)
+    del target["bool"]
+    target["net"] = Inner(jnp.zeros((31, 8)), jnp.int32(0))
+    target["keys"][0] = jax.random.key(5, impl="rbg")
+    target["new"] = {"leaf": jnp.full(2, 7.0)}
+    checkpoints = core.open_checkpoints(tmp_path)
+    back = checkpoints.restore(target, partial=True)
+    whole = checkpoints.restore(everything(0), partial=True)
+    with pytest.raises(ValueError, match=r"new.leaf is missing in .*, and its target is a shape: partial=True expects"):
+        checkpoints.restore(target | {"new": {"leaf": jax.ShapeDtypeStruct((2,), "float32")}}, partial=True)
+    checkpoints.close()
+    expected = everything(1)
+    del expected["bool"]
+    expected["net"] = Inner(target["net"].kernel, expected["net"].count)
+    expected["keys"][0], expected["new"] = target["keys"][0], target["new"]
+    assert bits(back.state) == bits(expected)
+    assert [line.split(" ")[0] for line in back.unfit] == ["new.leaf", "bool", "keys.0", "net.kernel"]
+    assert whole.unfit == () and bits(whole.state) == bits(everything(1))
+
+
+def scored(folder, scores, keep=2):
+    checkpoints = core.open_checkpoints(folder, keep=keep)
+    for step, score in scores.items():
+        checkpoints.save(step, everything(step), {"at": step}, score=score)
+    checkpoints.close()
+
+
+def test_the_best_stays_and_the_newest_is_never_lost(tmp_path):
+    scored(tmp_path, {1: 0.2, 2: 0.9, 3: 0.9, 4: 0.5, 5: None, 6: 0.1})
+    checkpoints = core.open_checkpoints(tmp_path, keep=2)
+    assert checkpoints.steps() == [3, 5, 6]
+    assert checkpoints.restore(everything(0)).step == 6
+    assert checkpoints.restore_best(everything(0)).step == 3
+    # Another process goes on, and knows the scores of the ones before.
+    checkpoints.save(7, everything(7), score=0.3)
+    assert checkpoints.steps() == [3, 6, 7]
+    checkpoints.save(8, everything(8), score=1)
+    checkpoints.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["7", "8"]
+    checkpoints = core.open_checkpoints(tmp_path)
+    with pytest.raises(ValueError, match="score expects a finite number, got nan: leave it out"):
+        checkpoints.save(9, everything(9), score=float("nan"))
+    checkpoints.close()
+
+
+def test_a_damaged_best_is_named_and_the_next_best_is_used(tmp_path):
+    scored(tmp_path, {1: 0.8, 2: 0.9, 3: 0.1}, keep=3)
+    delete(tmp_path / "2")
+    checkpoints = core.open_checkpoints(tmp_path)
+    back = checkpoints.restore_best(everything(0))
+    assert (back.step, list(back.damaged)) == (1, [2])
+    # Nothing newer than the one that was restored is damaged: it stays.
+    assert checkpoints.restore(everything(0)).step == 3
+    checkpoints.close()
+
+
+def test_without_scores_the_best_is_the_newest(tmp_path):
+    saved(tmp_path, steps=(1, 2))
+    checkpoints = core.open_checkpoints(tmp_path)
+    assert checkpoints.restore_best(everything(0)).step == 2
+    checkpoints.close()
+
+
+def test_every_file_may_be_truncated_or_deleted(tmp_path):
+    """Either its checkpoint is passed over by name, or the file holds nothing that a state is made of."""
+    saved(tmp_path, steps=(1, 2))
+    before = {file: file.read_bytes() for file in files(tmp_path / "2")}
+    harmless = set()
+    for file, content in before.items():
+        for half in (None, content[: len(content) // 2]):
+            file.unlink() if half is None else file.write_bytes(half)
+            back = restored(tmp_path, everything(0))
+            if back.step == 2:
+                assert bits(back.state) == bits(everything(2)) and back.extra == {"at": 2}
+                harmless.add(file.name)
+            else:
+                assert bits(back.state) == bits(everything(1)) and list(back.damaged) == [2] and back.damaged[2]
+            file.write_bytes(content)
+    assert harmless <= {"_CHECKPOINT_METADATA", "commit_success.txt", "seal.json"}
 
 
 def test_foreign_files_are_left_alone(tmp_path):
