@@ -41,8 +41,9 @@ def fisher_diagonal(
     """Sums the diagonal of the Fisher information over the examples of a batch.
 
     `"exact"` takes the expectation over all `C` classes, `"sampled"` draws one label from the model for each example
-    (unbiased), `"empirical"` uses `labels` (not a Fisher information, but often called so). For a perceptron the
-    first costs `C` and the others one pass of about three forward passes.
+    (unbiased), `"predicted"` takes the most probable label and `"empirical"` uses `labels` (neither is a Fisher
+    information, but both are often called so). For a perceptron the first costs `C` and the others one pass of about
+    three forward passes.
 
     Args:
         forward: `(params, inputs) -> logits [B, C]`, for any `B`; deterministic, and row `n` of the result depends on
@@ -52,7 +53,7 @@ def fisher_diagonal(
         rng: a key; `"sampled"` draws the labels as `jax.random.categorical(rng, logits)`.
         labels: int `[B]`, read by `"empirical"` alone.
         weights: `[B]`, a factor for each example; 0 for padding. Default 1.
-        mode: `"sampled"`, `"empirical"` or `"exact"`.
+        mode: `"sampled"`, `"predicted"`, `"empirical"` or `"exact"`.
         class_mask: bool `[B, C]` or `[C]`, the classes that the softmax runs over. Default all.
         chunk: examples whose gradients are held at once, where they have to be: memory is `chunk` times the size of
             the parameters that are shared over positions or reach the network indirectly.
@@ -73,7 +74,7 @@ def fisher_diagonal(
         Goodfellow 2015, arXiv 1510.01799; Kunstner, Balles and Hennig 2019, arXiv 1905.12558; Martens 2020, arXiv
         1412.1193 (cited for the definitions; written from the equations, the papers were not opened).
     """
-    check_choice("mode", mode, ("sampled", "empirical", "exact"))
+    check_choice("mode", mode, ("sampled", "predicted", "empirical", "exact"))
     check_positive("chunk", chunk)
     if mode == "empirical" and labels is None:
         raise ValueError('mode="empirical" needs labels [B], got None: pass labels=, or choose "sampled" or "exact".')
@@ -85,6 +86,8 @@ def fisher_diagonal(
         probs = jax.nn.softmax(scores)
         if mode == "exact":
             return (probs,)
+        if mode == "predicted":
+            return probs, jnp.argmax(scores, axis=-1)
         return probs, labels if mode == "empirical" else jax.random.categorical(rng, scores)
 
     return _sum_examples(forward, params, inputs, describe, _expectation, jnp.square, weights, chunk)

@@ -192,6 +192,7 @@ SECOND_PASS = {
 
 CASES = [(name, "exact") for name in (*SINGLE_PASS, *SECOND_PASS)]
 CASES += [(name, mode) for name in ("layer_norm", "our_conv", "scanned") for mode in ("sampled", "empirical")]
+CASES += [("layer_norm", "predicted")]
 
 
 @pytest.mark.parametrize(("name", "mode"), CASES)
@@ -203,6 +204,8 @@ def test_equals_loop_over_examples(name, mode):
     labels = jnp.arange(batch) % CLASSES
     if mode == "sampled":
         labels = jax.random.categorical(KEY, forward(params, inputs))
+    elif mode == "predicted":
+        labels = forward(params, inputs).argmax(1)
     given, sizes = labels if mode == "empirical" else None, []
 
     def watched(params, inputs):
@@ -242,7 +245,7 @@ def test_absolute_gradients_equal_a_loop_over_examples(name):
     assert largest < 0.95 * sum(np.sum(x) for x in jax.tree.leaves(got))
 
 
-@pytest.mark.parametrize("mode", ["sampled", "exact"])
+@pytest.mark.parametrize("mode", ["sampled", "predicted", "exact"])
 @pytest.mark.parametrize("rows", [False, True])
 @pytest.mark.parametrize("name", ["tied", "scanned"])
 def test_class_mask(name, rows, mode):
@@ -254,6 +257,8 @@ def test_class_mask(name, rows, mode):
     labels = jnp.argmax(full, axis=1)
     if mode == "sampled":
         labels = jax.random.categorical(KEY, jnp.where(full, forward(params, inputs), -1e30))
+    elif mode == "predicted":
+        labels = jnp.where(full, forward(params, inputs), -1e30).argmax(1)
 
     @jax.jit
     def both(params):

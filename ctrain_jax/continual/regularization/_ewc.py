@@ -43,7 +43,7 @@ def ewc(lam: float, *, online: bool = False, decay: float = 1.0, fisher: str = "
       online: keep one anchor, the latest.
       decay: the online form's gamma in [0, 1].
       fisher: "exact" (expectation over the model's own label distribution: one gradient pass a class), "sampled"
-        (one label from it), or "empirical" (the given labels).
+        (one label from it), "predicted" (its most probable label), or "empirical" (the given labels).
 
     Returns:
       The method.
@@ -57,7 +57,7 @@ def ewc(lam: float, *, online: bool = False, decay: float = 1.0, fisher: str = "
     """
     check_non_negative("lam", lam)
     check_fraction("decay", decay)
-    check_choice("fisher", fisher, ("exact", "sampled", "empirical"))
+    check_choice("fisher", fisher, ("exact", "sampled", "predicted", "empirical"))
     if not online and isinstance(decay, int | float) and decay != 1.0:
         raise ValueError(f"decay belongs to the online form, got decay={decay} with online=False: pass online=True.")
 
