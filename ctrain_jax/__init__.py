@@ -1,6 +1,6 @@
 """Continual learning, distillation and the training algorithms around them, in JAX, as pure functions."""
 
-from ctrain_jax import analysis, continual, core, losses, metrics, models, ops, optim, peft, streams
+from ctrain_jax import analysis, continual, core, fault, losses, metrics, models, ops, optim, peft, streams
 from ctrain_jax._version import __version__
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "analysis",
     "continual",
     "core",
+    "fault",
     "losses",
     "metrics",
     "models",

@@ -8,7 +8,7 @@ from typing import Any
 import ml_collections
 import optax
 
-from ctrain_jax import continual, core, models, optim, streams
+from ctrain_jax import continual, core, fault, models, optim, streams
 from experiments import _cli
 
 
@@ -20,6 +20,12 @@ OPTIMIZERS = types.SimpleNamespace(
     diffgrad=optim.diffgrad,
     **{k: getattr(optax, k) for k in ("adam", "adamw", "adagrad", "lamb", "lion", "nadam", "radam", "rmsprop", "sgd")},
 )
+METHODS = {
+    name: factory
+    for family in (continual, fault)
+    for name, factory in ((name, getattr(family, name)) for name in family.__all__)
+    if inspect.isfunction(factory) and inspect.signature(factory).return_annotation is core.Method
+}
 SCENARIOS = ("class_incremental", "domain_incremental", "permuted", "rotated", "task_incremental")
 SOURCES = ("digits", "fashion_mnist", "tfds")
 MODELS = ("CNN", "MLP", "ResNet18", "ViT")
@@ -39,13 +45,19 @@ TOP = (
 )
 
 
-def build(config: ml_collections.ConfigDict, mesh: Any = None, stream: core.Stream | None = None) -> core.Learner:
+def build(
+    config: ml_collections.ConfigDict,
+    mesh: Any = None,
+    stream: core.Stream | None = None,
+    skip_nonfinite: bool = False,
+) -> core.Learner:
     """The learner that a config describes.
 
     Args:
       config: see `configs/common.py` for what each key means.
       mesh: devices, as in `core.make_learner`.
       stream: what `build_stream(config)` returned, where it was built before.
+      skip_nonfinite: as in `core.make_learner`.
 
     Returns:
       The learner.
@@ -53,9 +65,8 @@ def build(config: ml_collections.ConfigDict, mesh: Any = None, stream: core.Stre
     Raises:
       ConfigError: an unknown key or name (with the nearest valid one), or a value that its factory refuses.
     """
-    factories = {name: getattr(continual, name) for name in continual.__all__}
     for key in config:
-        known_name("key of config", key, (*TOP, *factories))
+        known_name("key of config", key, (*TOP, *METHODS))
     for key in TOP:
         if key not in config:
             raise ConfigError(f"config expects a value for {key}: set config.{key}, as in configs/common.py.")
@@ -67,15 +78,16 @@ def build(config: ml_collections.ConfigDict, mesh: Any = None, stream: core.Stre
         raise ConfigError(f"config.methods expects a tuple of names, got {methods!r}: write ({methods!r},).")
     parts = []
     for name in methods:
-        known_name("method", name, factories)
-        parts.append(call(factories[name], f"config.{name}", config.get(name, {})))
+        known_name("method", name, METHODS)
+        parts.append(call(METHODS[name], f"config.{name}", config.get(name, {})))
     for key in config:
-        if key in factories and key not in methods:
+        if key in METHODS and key not in methods:
             raise ConfigError(f"config.{key} has no effect: add {key!r} to config.methods, got {tuple(methods)}.")
     stream = build_stream(config) if stream is None else stream
     module = named(models, "model", config.model, MODELS, num_classes=stream.source.num_classes)
     optimizer = named(OPTIMIZERS, "optimizer", config.optimizer, vars(OPTIMIZERS))
     options = {"batch_size": config.batch_size, "epochs": config.epochs, "steps": config.steps, "mesh": mesh}
+    options["skip_nonfinite"] = skip_nonfinite
     return refused(
         "config", core.make_learner, core.from_linen(module), core.chain(*parts), optimizer, stream, **options
     )

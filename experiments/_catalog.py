@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ctrain_jax import continual, core, models, streams
+from ctrain_jax import models, streams
 from experiments import _build
 
 ROOT = Path(__file__).parents[1]
@@ -16,17 +16,15 @@ _WIDTH = 118
 
 def catalog() -> str:
     """Everything that a config can name, by the key that names it."""
-    methods = {name: getattr(continual, name) for name in continual.__all__}
-    factories = {name: f for name, f in methods.items() if inspect.isfunction(f) and _returns(f) is core.Method}
     sections = {
-        "config.methods": _first_lines(factories),
+        "config.methods": _first_lines(_build.METHODS),
         "config.scenario.name": _first_lines({name: getattr(streams, name) for name in _build.SCENARIOS}),
         "config.source.name": _first_lines({name: getattr(streams, name) for name in _build.SOURCES}),
         "config.model.name": _first_lines({name: getattr(models, name) for name in _build.MODELS}),
         "config.optimizer.name": _first_lines(vars(_build.OPTIMIZERS)),
         "--config": {
             path.relative_to(ROOT).as_posix(): _sentence(ast.get_docstring(ast.parse(path.read_text())) or "")
-            for folder in ("continual", "published")
+            for folder in ("continual", "fault", "published")
             for path in sorted((ROOT / "configs" / folder).glob("*.py"))
             if path.name != "__init__.py"
         },
@@ -53,7 +51,3 @@ def _first_lines(things: Mapping[str, Any]) -> dict[str, str]:
 
 def _sentence(docstring: str) -> str:
     return " ".join(docstring.split("\n\n")[0].split())
-
-
-def _returns(function: Any) -> Any:
-    return inspect.signature(function).return_annotation

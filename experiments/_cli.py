@@ -18,6 +18,17 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 WRONG_USE = 2
+BROKEN_NUMBERS = 3
+DISK = 4
+PEER = 5
+
+
+class Fault(RuntimeError):
+    """What ends a program with one sentence and an exit code, though nobody used it wrongly."""
+
+    def __init__(self, code: int, sentence: str):
+        super().__init__(sentence)
+        self.code = code
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
@@ -32,10 +43,10 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     app.run(main, flags_parser=_parse)
 
 
-def fail(sentence: str) -> NoReturn:
-    """Ends the program with a sentence and the exit code of wrong use."""
+def fail(sentence: str, code: int = WRONG_USE) -> NoReturn:
+    """Ends the program with a sentence and an exit code."""
     print(f"error: {sentence}", file=sys.stderr)
-    sys.exit(WRONG_USE)
+    sys.exit(code)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

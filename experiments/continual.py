@@ -12,7 +12,14 @@ wrong one is answered with the nearest. Words after a colon go to the config: er
 
 The workdir receives config.json, metrics.jsonl, result.json, TensorBoard events and checkpoints. Called again with the
 same workdir, the run goes on where it was, to the same bits; a finished run prints its table. Ctrl-C and SIGTERM save
-within seconds; a second one ends at once. Exit codes: 0 finished, 2 wrong use, 130 and 143 interrupted and saved.
+within seconds; a second one ends at once. Exit codes: 0 finished, 2 wrong use, 3 numbers that are not finite, 4 a disk
+that refuses, 5 another process of the run is gone, 130 and 143 interrupted and saved.
+
+Numbers that are not finite stop the run with the step and the leaf. --nonfinite=skip leaves such steps out;
+--nonfinite=rollback goes back to the last checkpoint and on with the rows in another order.
+
+Batches are spread over all devices. Several processes, of one host or many, are one run: --distributed on a TPU pod or
+under SLURM, Open MPI or Kubernetes, --coordinator=HOST:PORT --processes=4 --process=0 elsewhere.
 
 --config.trace_every=10 also tests all experiences after every tenth step, to see what happens between their ends; the
 weights do not change by that. The tests cost time.
@@ -25,22 +32,38 @@ Look at one run or many with: python -m experiments.report --workdir=runs
 
 import contextlib
 import json
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
-from absl import flags, logging
+from absl import flags
 from ml_collections import config_flags
 
 from ctrain_jax import core
-from experiments import _build, _catalog, _cli, _cost, _dry_run, _progress, _provenance, _results, _sweep
+from experiments import (
+    _build,
+    _catalog,
+    _cli,
+    _cost,
+    _dry_run,
+    _hosts,
+    _progress,
+    _provenance,
+    _results,
+    _sweep,
+    _workdir,
+)
 
 _CHUNK_SECONDS = 1.0
+_MOST_ROLLBACKS = 3  # from one checkpoint
+_MOST_SKIPPED = 100  # steps in a row
 
 
 def train(
@@ -49,6 +72,9 @@ def train(
     num_seeds: int = 1,
     *,
     save_seconds: float = 60.0,
+    save_steps: int | None = None,
+    nonfinite: str = "stop",
+    mesh: jax.sharding.Mesh | None = None,
     quiet: bool = False,
     profile: bool = False,
     received: Sequence[int] = (),
@@ -60,6 +86,10 @@ def train(
       workdir: the folder of the run.
       num_seeds: seeds `config.seed, config.seed + 1, ...`, in one program.
       save_seconds: most seconds between two checkpoints.
+      save_steps: also a checkpoint after every so many steps of the run.
+      nonfinite: what becomes of numbers that are not finite: "stop" ends the run, "skip" leaves out the steps that
+        make them, "rollback" goes back to the last checkpoint and on with the rows in another order.
+      mesh: devices, as in `core.make_learner`.
       quiet: tell the start and the end only.
       profile: write a trace of the second and third chunk into `workdir/profile`.
       received: numbers of signals; when it is no longer empty, the run saves after its chunk and stops.
@@ -68,51 +98,69 @@ def train(
       What `result.json` holds; `finished` says whether the run came to its end.
 
     Raises:
-      ConfigError: something wrong in the config, a workdir that holds a run of another one, or one whose checkpoints
-        are all damaged.
+      ConfigError: something wrong in the config, a workdir that holds a run of another one or is in use, or one whose
+        checkpoints are all damaged.
+      Fault: numbers that are not finite, or a disk that refuses.
     """
     workdir, compiling = Path(workdir), _cost.compile_seconds()
     seeds = [config.seed + k for k in range(num_seeds)]
-    learner = _build.build(config)
+    learner = _build.build(config, mesh=mesh, skip_nonfinite=nonfinite == "skip")
     claim = {
         "config": _provenance.plain(config),
         "seeds": seeds,
         "versions": _provenance.versions(),
         "commit": _provenance.commit(),
     }
-    if _is_claimed(workdir, claim) and (result := _finished(workdir)):
-        bar = _progress.Bar(config.name, result["steps"], result["steps"])
-        bar.say(f"finished before, {_final(result)}")
+    if _workdir.is_claimed(workdir, claim) and (result := _workdir.finished(workdir)):
+        if _hosts.is_first():
+            bar = _progress.Bar(config.name, result["steps"], result["steps"])
+            bar.say(f"finished before, {_final(result)}")
         return result
     state = _build.refused("config", core.start, learner, seeds)
+    # Of several hosts each reads its own rows.
+    data = core.to_device(learner.stream, learner.mesh, spread=jax.process_count() > 1)
+    if learner.mesh is not None:
+        shapes = jax.eval_shape(learner.init, jax.random.key(0))
+        _build.refused("--devices", jax.eval_shape, learner.step, shapes, data, np.int32(0), np.int32(0))
     _build.refused("--workdir", workdir.mkdir, parents=True, exist_ok=True)
-    if not (workdir / "config.json").exists():
-        _write(workdir / "config.json", claim)
-
-    data = core.to_device(learner.stream)
-    total = sum(learner.spec.steps)
+    total, stamp = sum(learner.spec.steps), _workdir.claim_hash(claim)
     with contextlib.ExitStack() as cleanup:
+        cleanup.enter_context(_workdir.on_disk(workdir))
+        if _hosts.is_first():
+            cleanup.enter_context(_workdir.locked(workdir))
+            if not (workdir / "config.json").exists():
+                _workdir.write(workdir / "config.json", claim)
         checkpoints = core.open_checkpoints(workdir / "checkpoints")
         cleanup.callback(checkpoints.close)
-        restored = _build.refused("--workdir", checkpoints.restore, state)
+
+        def newest(like: core.TrainState) -> core.Restored | None:
+            restored = _build.refused("--workdir", checkpoints.restore, like)
+            if restored is not None and restored.extra.get("claim", stamp) != stamp:
+                raise _build.ConfigError(f"{workdir} holds checkpoints of another config: use another --workdir.")
+            return restored
+
+        restored = newest(state)
         if restored is None:
             baseline = _lists(core.evaluate(learner, state, data, 0))
-            history = {"baseline": baseline, "rows": [], "seconds": 0.0, "compile_seconds": 0.0}
+            history = {"baseline": baseline, "rows": [], "seconds": 0.0, "compile_seconds": 0.0, "claim": stamp}
+            history |= {"skipped": 0, "rollbacks": 0}
         else:
             state, history = restored.state, restored.extra
         compiling -= history["compile_seconds"]
         done = _steps_done(state)
-        bar = _progress.Bar(config.name, total, done, quiet=quiet)
+        silent = _hosts.Silence()
+        bar = _progress.Bar(config.name, total, done, quiet=quiet) if _hosts.is_first() else silent
         where = f"resumed at step {done} of {total}" if restored else f"{total} steps"
         bar.say(f"{where}, {len(seeds)} seed{'s' * (len(seeds) > 1)}, in {workdir}")
-        log = _progress.Log(workdir, done)
-        cleanup.callback(log.close)
+        log = _progress.Log(workdir, done) if _hosts.is_first() else silent
+        cleanup.callback(lambda: log.close())
         pace = _progress.Pace(_CHUNK_SECONDS)
         every, inside = config.trace_every, core.position(learner, state)[1]
 
         def chunk_steps() -> int:
-            steps = pace.steps()
-            return min(steps, every - inside % every) if every else steps
+            (steps,) = _hosts.agreed(pace.steps())
+            steps = min(steps, every - inside % every) if every else steps
+            return min(steps, save_steps - done % save_steps) if save_steps else steps
 
         def norm_of_next(ts: core.TrainState, data: core.Data, t: jax.Array, i: jax.Array) -> jax.Array:
             return optax.tree.norm(learner.gradient(ts, data, t, i)[1])
@@ -121,12 +169,31 @@ def train(
         gradient_norm = jax.jit(core.mapped(norm_of_next, (0, None, None, None)))
         events = core.iterate(learner, data, state, chunk_steps=chunk_steps)
         began, saved = time.monotonic() - history["seconds"], time.monotonic()
-        stop = bool(received)
+        stop, attempts, idle = bool(received), 0, 0
         tracer = cleanup.enter_context(_cost.Tracer(workdir / "profile")) if profile else None
+        cleanup.enter_context(_hosts.together(workdir))
         while not stop and (event := next(events, None)) is not None:
             state, record, before = event.state, _lists(event.record), done
             done, inside = _steps_done(state), 0 if event.metrics is not None else event.step
             pace.tick(done - before)
+            broken = core.broken(state, event.record)
+            idle = idle + done - before if max(record.get("skipped", [0])) == done - before else 0
+            if broken.any() or idle >= _MOST_SKIPPED:
+                restored = newest(state)
+                state = core.start(learner, seeds) if restored is None else restored.state
+                found = core.locate(learner, data, state, done)
+                attempts += 1
+                if nonfinite != "rollback" or attempts > _MOST_ROLLBACKS:
+                    raise _cli.Fault(_cli.BROKEN_NUMBERS, _told(found, seeds, nonfinite, _steps_done(state)))
+                history = {**history, "rows": [], "rollbacks": 0} if restored is None else restored.extra
+                state = _in_another_order(state, broken, attempts)
+                done, inside = _steps_done(state), core.position(learner, state)[1]
+                bar.say(f"rolled back to step {done}: {_where(found, seeds)}")
+                log.close()
+                log = _progress.Log(workdir, done) if _hosts.is_first() else silent
+                events = core.iterate(learner, data, state, chunk_steps=chunk_steps)
+                continue
+            history["skipped"] += int(np.sum(record.get("skipped", 0)))
             if event.metrics is not None:
                 history["rows"].append(_lists(event.metrics))
             history["seconds"] = time.monotonic() - began
@@ -142,19 +209,23 @@ def train(
                 tested = core.evaluate(learner, state, data, event.experience) if inside else event.metrics
                 log.trace(done, event.experience, _lists(tested))
             bar.update(done, event.experience, record)
+            due = event.metrics is not None or bool(save_steps and done % save_steps == 0)
             # Looked at once: a signal that comes after this line is seen after the next chunk.
-            stop = bool(received)
-            if stop or event.metrics is not None or time.monotonic() - saved >= save_seconds:
+            _, stop, late = _hosts.agreed(0, bool(received), time.monotonic() - saved >= save_seconds)
+            if stop or due or late:
                 log.flush()
-                checkpoints.save(done, state, history)
+                history["rollbacks"], attempts = history["rollbacks"] + attempts, 0
+                checkpoints.save(done, state, history, _score(learner, data, event))
                 saved = time.monotonic()
-                if done < total:
-                    _write(workdir / "result.json", _result(config, learner, seeds, history, done))
+                if done < total and _hosts.is_first():
+                    _workdir.write(workdir / "result.json", _result(config, learner, seeds, history, done))
     # Only now is everything on the disk, and a run may be called finished.
     result = _result(config, learner, seeds, history, done)
     if result["finished"]:
         result["flops_per_step"] = _cost.step_flops(learner, data, state)
-    _write(workdir / "result.json", result)
+    if _hosts.is_first():
+        with _workdir.on_disk(workdir):
+            _workdir.write(workdir / "result.json", result)
     if result["finished"]:
         bar.say(f"done in {history['seconds']:.1f} s, {_final(result)}")
     else:
@@ -210,6 +281,15 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "Folder of the run; made where it is missing, resumed where it exists.")
     flags.DEFINE_integer("seeds", 1, "How many seeds to run, from config.seed on.", lower_bound=1)
     flags.DEFINE_float("save_seconds", 60.0, "Most seconds between two checkpoints.", lower_bound=0.0)
+    flags.DEFINE_integer("save_steps", None, "Also a checkpoint after every so many steps.", lower_bound=1)
+    flags.DEFINE_enum(
+        "nonfinite",
+        "stop",
+        ("stop", "skip", "rollback"),
+        "What becomes of a loss or a state that is not finite: the run stops; or the step is left out; or the run goes "
+        "back to its last checkpoint and on with the rows in another order.",
+    )
+    _hosts.define_flags()
     flags.DEFINE_multi_string(
         "sweep", [], "A key and its values, as in --sweep=ewc.lam=1,10,100; repeatable: every combination is run."
     )
@@ -246,15 +326,20 @@ def main(argv: Sequence[str]) -> int:
             "--config=FILE and --workdir=DIR are needed, as in --config=configs/continual/er.py --workdir=runs/er."
         )
     _use_cache()
-    options = {"save_seconds": given.save_seconds, "quiet": given.quiet, "profile": given.profile}
+    _hosts.connect(given)
+    options = {name: given[name].value for name in ("save_seconds", "save_steps", "nonfinite", "quiet", "profile")}
     with _cli.signals() as received:
         try:
+            options["mesh"] = _hosts.mesh(given.devices)
             result = train(given.config, given.workdir, given.seeds, received=received, **options)
         except _build.ConfigError as error:
             _cli.fail(str(error))
-    if not given.quiet:
+        except _cli.Fault as error:
+            _cli.fail(str(error), error.code)
+    if not given.quiet and _hosts.is_first():
         print(_results.summary_table([result]))
-    return 0 if result["finished"] else 128 + received[0]
+    # A process that was not asked stops because another one was.
+    return 0 if result["finished"] else 128 + (received or [signal.SIGTERM])[0]
 
 
 def _result(
@@ -280,6 +365,8 @@ def _result(
         "examples_per_second": per_second * learner.spec.batch_size,
         "compile_seconds": history["compile_seconds"],
         "peak_bytes": _cost.peak_bytes(),
+        "skipped": history["skipped"],
+        "rollbacks": history["rollbacks"],
         "finished": len(history["rows"]) == total,
         "experiences": total,
     } | _provenance.facts(config)
@@ -289,47 +376,39 @@ def _final(result: dict[str, Any]) -> str:
     return f"final {result['metric']} {_results.score_text(_results.scores(result)['final_accuracy'])}"
 
 
-def _is_claimed(workdir: Path, claim: dict[str, Any]) -> bool:
-    """Whether a run of this config began in the workdir; one of another config is refused."""
-    path = workdir / "config.json"
-    if not path.exists():
-        return False
-    try:
-        before = json.loads(path.read_text())
-        there, here = (_flat({key: run[key] for key in ("config", "seeds")}) for run in (before, claim))
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        raise _build.ConfigError(f"{path} cannot be read ({error}): use another --workdir.") from error
-    differ = [
-        f"{key} {there.get(key)!r} -> {here.get(key)!r}"
-        for key in sorted({*there, *here})
-        if there.get(key) != here.get(key)
-    ]
-    if differ:
-        raise _build.ConfigError(
-            f"{workdir} holds a run of another config ({', '.join(differ)}): use another --workdir, or the same config."
-        )
-    old, new = before.get("versions", {}), claim["versions"]
-    changed = [f"{name} {old.get(name)} -> {new[name]}" for name in new if old.get(name) != new[name]]
-    if changed and not _finished(workdir):
-        logging.warning(
-            "%s began with other versions (%s): its bits may differ from here on", workdir, ", ".join(changed)
-        )
-    return True
+def _score(learner: core.Learner, data: core.Data, event: core.Event) -> float | None:
+    """Of a checkpoint, by which the best is kept: the mean metric on rows held out, at the end of an experience."""
+    if event.metrics is None or "valid" not in data.experiences:
+        return None
+    found = _lists(core.evaluate(learner, event.state, data, event.experience, split="valid"))
+    return float(np.mean(next(iter(found.values()))))
 
 
-def _finished(workdir: Path) -> dict[str, Any] | None:
-    """The result of a run that came to its end."""
-    try:
-        result = json.loads((workdir / "result.json").read_text())
-        return result if result["finished"] else None
-    except (ValueError, TypeError, KeyError, OSError):
-        return None  # it is made again from the checkpoint
+def _in_another_order(state: core.TrainState, seeds: np.ndarray, attempt: int) -> core.TrainState:
+    """The state with other random numbers from here on, the order of rows among them, for some of its seeds."""
+
+    def fold(key: jax.Array, chosen: jax.Array) -> jax.Array:
+        data = jax.random.key_data(key)
+        other = jax.random.key_data(jax.random.fold_in(key, attempt))
+        return jax.random.wrap_key_data(jnp.where(chosen, other, data), impl=jax.random.key_impl(key))
+
+    return state._replace(rng=jax.vmap(fold)(state.rng, seeds))
 
 
-def _flat(tree: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {path: tree}
-    return {k: v for key, sub in tree.items() for k, v in _flat(sub, f"{path}.{key}" if path else key).items()}
+def _where(found: core.Breakdown | None, seeds: Sequence[int]) -> str:
+    if found is None:
+        return "numbers that were not finite, and are when the same steps are run again: look at the memory"
+    return f"{found}, for seed {', '.join(str(seeds[place]) for place in found.seeds)}"
+
+
+def _told(found: core.Breakdown | None, seeds: Sequence[int], policy: str, done: int) -> str:
+    tried = {
+        "stop": "lower the learning rate or clip gradients, or try --nonfinite=skip or --nonfinite=rollback",
+        "skip": "leaving such steps out did not help; lower the learning rate or clip gradients",
+        "rollback": f"other orders of the rows did not help {_MOST_ROLLBACKS} times; lower the learning rate or clip "
+        "gradients",
+    }
+    return f"{_where(found, seeds)}; the run stands at its checkpoint of step {done}: {tried[policy]}."
 
 
 def _lists(record: Any) -> dict[str, Any]:
@@ -338,10 +417,6 @@ def _lists(record: Any) -> dict[str, Any]:
 
 def _steps_done(state: core.TrainState) -> int:
     return int(np.ravel(np.asarray(state.step))[0])
-
-
-def _write(path: Path, content: Any) -> None:
-    _progress.write_whole(path, json.dumps(content, indent=1))
 
 
 def _use_cache() -> None:

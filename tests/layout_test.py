@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import ctrain_jax
-from ctrain_jax import core, optim
+from ctrain_jax import core, fault, optim
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ctrain_jax"
@@ -83,11 +83,13 @@ def families():
 
 
 def factories():
-    """(name, function) of every public factory of a family."""
+    """(name, function) of every public factory of a family; of `fault`, whose files hold several functions, methods."""
     for family in families():
         module = importlib.import_module(f"ctrain_jax.{family}")
         for name in module.__all__:
-            yield name, getattr(module, name)
+            function = getattr(module, name)
+            if family != "fault" or inspect.signature(function).return_annotation is core.Method:
+                yield name, function
 
 
 FACTORIES = dict(factories())
@@ -108,27 +110,33 @@ def test_one_name_five_places(name):
 
 
 OPTIM = {name: getattr(optim, name) for name in optim.__all__}
-OPTIM_FILES = sorted((PACKAGE / "optim").glob("_[a-z]*.py"))
+FAULT = {name: getattr(fault, name) for name in fault.__all__}
+BY_FILE = {"optim": OPTIM, "fault": FAULT}
+BY_FILE_FILES = sorted(path for folder in BY_FILE for path in (PACKAGE / folder).glob("_[a-z]*.py"))
 
 
-@pytest.mark.parametrize("path", OPTIM_FILES, ids=lambda p: p.stem)
-def test_a_file_of_optim_has_its_places(path):
+@pytest.mark.parametrize("path", BY_FILE_FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_a_file_of_several_functions_has_its_places(path):
     """`_x.py` has x and what belongs to it, a test, and evidence: of a projection that of its method."""
-    name = path.stem.removeprefix("_")
-    assert Path(inspect.getsourcefile(OPTIM[name])) == path
-    assert (ROOT / "tests" / "optim" / f"{name}_test.py").is_file()
+    name, folder = path.stem.removeprefix("_"), path.parent.name
+    assert Path(inspect.getsourcefile(BY_FILE[folder][name])) == path
+    assert (ROOT / "tests" / folder / f"{name}_test.py").is_file()
     name = name.removeprefix("project_")
     evidence = json.loads((PACKAGE / "evidence" / f"{name}.json").read_text())
     assert evidence["name"] == name and evidence["factory"].endswith(f".{name}")
 
 
-def test_every_optimizer_lives_in_one_of_these_files():
-    assert {Path(inspect.getsourcefile(factory)) for factory in OPTIM.values()} == set(OPTIM_FILES)
+def test_each_of_several_functions_lives_in_one_of_these_files():
+    functions = [function for folder in BY_FILE.values() for function in folder.values()]
+    assert {Path(inspect.getsourcefile(function)) for function in functions} == set(BY_FILE_FILES)
 
 
-@pytest.mark.parametrize("name", [*FACTORIES, *OPTIM])
+PUBLIC = {**FACTORIES, **OPTIM, **FAULT}
+
+
+@pytest.mark.parametrize("name", PUBLIC)
 def test_every_factory_is_annotated_and_documented(name):
-    factory = {**FACTORIES, **OPTIM}[name]
+    factory = PUBLIC[name]
     signature = inspect.signature(factory)
     assert signature.return_annotation is not inspect.Signature.empty
     assert all(p.annotation is not inspect.Parameter.empty for p in signature.parameters.values())

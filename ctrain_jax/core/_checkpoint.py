@@ -47,7 +47,7 @@ class Restored(NamedTuple):
 
 
 def open_checkpoints(directory: str | Path, *, keep: int = 3) -> Checkpoints:
-    """Open a directory of checkpoints, made where it is missing. One run at a time may have it open.
+    """Open a directory of checkpoints, made where it is missing. One run at a time may save, while others read.
 
     Any pytree of numbers can be saved: jax and numpy arrays, typed keys, arrays of size zero, numpy and Python scalars.
     What was given to `save` may be donated or overwritten as soon as it returns. Saving the newest step again replaces
@@ -65,9 +65,9 @@ def open_checkpoints(directory: str | Path, *, keep: int = 3) -> Checkpoints:
       `jax.ShapeDtypeStruct` in their place; jax arrays come back on the target's devices, numpy arrays and Python
       numbers as such. With `partial=True` a leaf of the target that the checkpoint does not have, or has in another
       shape, dtype or kind of key, stays as it is; `Restored.unfit` names it. `save` raises `ValueError` for a leaf that
-      is no number, a score that is not finite, and for a step older than the newest one. `restore` raises
-      `DamagedCheckpoint` when checkpoints exist and none is whole, and `ValueError` when one is whole but does not fit
-      the target (changed code or config).
+      is no number, a score that is not finite, and for a step older than the newest one; when the disk refuses, it or
+      whatever is called next raises `OSError`. `restore` raises `DamagedCheckpoint` when checkpoints exist and none is
+      whole, and `ValueError` when one is whole but does not fit the target (changed code or config).
 
     Raises:
       ValueError: `keep` below 1.
@@ -78,7 +78,7 @@ def open_checkpoints(directory: str | Path, *, keep: int = 3) -> Checkpoints:
 
     directory = Path(directory).absolute()
     damaged: dict[int, str] = {}
-    saving = [0]
+    saving: list[int] = []
     scores: dict[int, float] = {}
 
     def preserved(checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
@@ -90,17 +90,20 @@ def open_checkpoints(directory: str | Path, *, keep: int = 3) -> Checkpoints:
         # Orbax's own choice between new and good ones may delete the newest.
         preservation_policy=types.SimpleNamespace(should_preserve=preserved),
         create=True,
-        cleanup_tmp_directories=True,
         # A folder that is deleted file by file would look like a damaged checkpoint to whoever comes after a kill.
         todelete_subdir=_TRASH,
-        async_options=ocp.AsyncOptions(post_finalization_callback=lambda: _seal(directory, saving[0])),
+        async_options=ocp.AsyncOptions(post_finalization_callback=lambda: _seal(directory, saving[-1])),
     )
     manager = ocp.CheckpointManager(directory, options=options)
     scores |= {step: score for step in manager.all_steps() if (score := _score(directory / str(step))) is not None}
 
     def settle() -> None:
-        manager.wait_until_finished()
-        if jax.process_index() == 0:
+        try:
+            manager.wait_until_finished()
+        except Exception as error:
+            raise _unwritten(saving[-1], error) from error
+        # Who only reads deletes nothing: another process may be writing here.
+        if saving and jax.process_index() == 0:
             shutil.rmtree(directory / _TRASH, ignore_errors=True)
 
     def save(step: int, state: PyTree, extra: Any = None, score: float | None = None) -> None:
@@ -123,10 +126,16 @@ def open_checkpoints(directory: str | Path, *, keep: int = 3) -> Checkpoints:
                 manager.delete(other)
                 damaged.pop(other, None)
                 scores.pop(other, None)
-        saving[0] = step
+        if not saving and jax.process_index() == 0:
+            for left in directory.glob("*.orbax-checkpoint-tmp*"):  # by a save that was killed
+                shutil.rmtree(left, ignore_errors=True)
+        saving[:] = [step]
         scores.update({} if score is None else {step: score})
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(leaves), manifest=ocp.args.JsonSave(manifest))
-        manager.save(step, args=arguments, force=True)
+        try:
+            manager.save(step, args=arguments, force=True)
+        except Exception as error:
+            raise _unwritten(step, error) from error
 
     def load(step: int) -> tuple[dict[str, Any], dict[str, Any]]:
         def read(**items: Any) -> Any:
@@ -218,6 +227,10 @@ def _file_crc(file: Path) -> int:
         while block := stream.read(1 << 22):
             checksum = zlib.crc32(block, checksum)
     return checksum
+
+
+def _unwritten(step: int, error: Exception) -> OSError:
+    return OSError(f"the checkpoint of step {step} could not be written ({_line(error)})")
 
 
 def _canonical(body: Any) -> bytes:

@@ -3,12 +3,16 @@
 import jax
 import optax
 
-from ctrain_jax import continual, core, optim, peft
+from ctrain_jax import continual, core, fault, models, optim, peft
+
+# A method that repairs stages brings a model that has some: four dense layers of equal shapes.
+STAGES = core.Method("stages", model=lambda _: core.from_linen(models.MLP(6, hidden=(12,) * 4)))
 
 # {factory: [a method of it]}. More than one row where arguments change what the method keeps or does.
 METHODS = {
     "agem": [lambda: continual.agem(20), lambda: continual.agem(24, policy="class_balanced", batch_size=5)],
     "bic": [lambda: continual.bic(6, held_out=2)],
+    "checkfree": [lambda: core.chain(STAGES, fault.checkfree(0.3, stages="dense_"))],
     "der": [lambda: continual.der(20), lambda: continual.der(20, policy="class_balanced", batch_size=12)],
     "derpp": [lambda: continual.derpp(20), lambda: continual.derpp(20, policy="class_balanced", batch_size=12)],
     "er": [

@@ -376,12 +376,27 @@ def test_foreign_files_are_left_alone(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", "folder", "12x", "2", "3", "4"}
 
 
-def test_what_a_killed_save_left_is_cleared_away(tmp_path):
+def test_what_a_killed_save_left_is_cleared_away_by_the_next_save_and_by_no_reader(tmp_path):
     saved(tmp_path, steps=(1, 2))
+    left = {"3.orbax-checkpoint-tmp", "deleted"}
     shutil.copytree(tmp_path / "2", tmp_path / "3.orbax-checkpoint-tmp")
     shutil.copytree(tmp_path / "1" / "state", tmp_path / "deleted" / "0" / "state")
     assert restored(tmp_path, everything(0)).step == 2
-    assert {path.name for path in tmp_path.iterdir()} == {"1", "2"}
+    assert {path.name for path in tmp_path.iterdir()} == {"1", "2", *left}
+    saved(tmp_path, steps=(3,))
+    assert {path.name for path in tmp_path.iterdir()} == {"1", "2", "3"}
+
+
+def test_readers_do_not_disturb_a_run_that_saves(tmp_path):
+    checkpoints = core.open_checkpoints(tmp_path)
+    big = {"x": jnp.zeros(300_000)}
+    for step in range(12):
+        checkpoints.save(step, big)
+        core.open_checkpoints(tmp_path).close()
+        if step:
+            assert restored(tmp_path, big).step in (step - 1, step)
+    checkpoints.close()
+    assert restored(tmp_path, big).step == 11
 
 
 def test_nothing_that_is_loaded_is_executed(tmp_path):

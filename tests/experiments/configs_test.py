@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from ctrain_jax import continual as methods
-from experiments import continual
+from experiments import _build, continual
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs" / "continual").glob("*.py"))
+FOLDERS = [ROOT / "configs" / name for name in ("continual", "fault")]
+FILES = sorted(path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in folder.glob("*.py"))
 COMMAND = re.compile(
     r"^python -m experiments\.continual --config=(\S+?\.py)(?::(\S+))? --workdir=runs/(\S+) --seeds=5$", re.MULTILINE
 )
@@ -34,7 +34,7 @@ def test_the_header_names_the_file_and_a_workdir_of_its_own(file):
         config = runpy.run_path(str(ROOT / file))["get_config"](argument)
         assert (path, workdir) == (file, config.name)
         assert config.name == Path(file).stem + (f"_{argument}" if argument else "")
-        assert Path(file).stem in config.methods or Path(file).stem not in methods.__all__
+        assert Path(file).stem in config.methods or Path(file).stem not in _build.METHODS
 
 
 @pytest.mark.parametrize(("file", "argument"), CASES)

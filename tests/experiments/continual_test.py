@@ -275,7 +275,7 @@ def made():
 @pytest.fixture
 def config(made, monkeypatch):
     """The small config; its experiences of 4 steps have chunks of 3 and 1."""
-    monkeypatch.setattr(_build, "build", lambda config: made[1])
+    monkeypatch.setattr(_build, "build", lambda config, **options: made[1])
     monkeypatch.setattr(_progress.Pace, "steps", lambda self: 3)
     return made[0].copy_and_resolve_references()
 
@@ -442,7 +442,7 @@ def test_when_every_checkpoint_is_damaged_one_sentence_says_so(config, tmp_path,
 def test_checkpoints_of_changed_code_are_one_sentence(config, made, tmp_path, monkeypatch):
     continual.train(config, tmp_path, received=Countdown(1))
     other = made[1]._replace(init=lambda *args: made[1].init(*args)._replace(model_state={"new": jnp.zeros(2)}))
-    monkeypatch.setattr(_build, "build", lambda config: other)
+    monkeypatch.setattr(_build, "build", lambda config, **options: other)
     with pytest.raises(_build.ConfigError, match="does not fit the learner .model_state.new is missing in the checkp"):
         continual.train(config, tmp_path)
 

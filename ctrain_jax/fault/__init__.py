@@ -1,0 +1,6 @@
+"""Training that goes on when machines fail."""
+
+from ctrain_jax.fault._checkfree import checkfree, neighbour_recover, swap_order
+from ctrain_jax.fault._elaswave import elaswave, sample_key, simulate
+
+__all__ = ["checkfree", "elaswave", "neighbour_recover", "sample_key", "simulate", "swap_order"]
