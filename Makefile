@@ -1,6 +1,7 @@
 # make run: the main job, on real data.    make test: tests, lint, types.    make data: full data sets for TFDS.
 # make evidence: measure every claim again.    make published: reproduce the published tables (hours).
 # make notebooks: the two forms of each notebook are one text again.    make docs: the site, in docs/_build/html.
+# make soak: kill and damage real runs, KILLS=100 of them, and compare their ends with those of runs left alone.
 # make peer: avalanche-lib in an environment of its own, for the suite `peer` of experiments.speed.
 # All set up what they need once.
 PYTHON ?= python3
@@ -11,9 +12,10 @@ DOCS := .venv-docs
 PIP := python -m pip install --quiet --disable-pip-version-check
 RUNS := runs/split_fashion_mnist
 METHODS := naive ewc:online er derpp gacil joint
+KILLS ?= 100
 DATA_DIR ?= $(HOME)/tensorflow_datasets
 
-.PHONY: run test lint types data evidence published notebooks docs peer clean
+.PHONY: run test lint types data evidence published notebooks docs peer soak clean
 
 run: $(READY)
 	@for name in $(METHODS); do \
@@ -49,6 +51,9 @@ notebooks: $(READY)
 
 docs: $(DOCS)/.ready
 	$(DOCS)/bin/python -m sphinx -W --keep-going -n -q -d docs/_build/doctrees docs docs/_build/html
+
+soak: $(READY)
+	$(BIN)/python -m experiments.soak --kills=$(KILLS) --report
 
 peer: $(READY)
 	@echo "setting up .venv-peer, once; torch is to be a build for the CPU"
