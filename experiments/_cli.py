@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -62,6 +63,8 @@ def nearest(name: str, names: Iterable[str]) -> str:
 def signals() -> Iterator[list[int]]:
     """The numbers of SIGINT and SIGTERM that arrived: the first asks for a save, the second ends the program at once.
 
+    The same one again within a second is the same request.
+
     A thread hears them, because the main one runs no Python while a program is compiled or computes.
 
     Yields:
@@ -73,10 +76,14 @@ def signals() -> Iterator[list[int]]:
     theirs.setblocking(False)
 
     def listen() -> None:
+        first = 0.0
         while numbers := ours.recv(16):
             for number in filter(stop.__contains__, numbers):
+                if received == [number] and time.monotonic() - first < 1:
+                    continue  # a launcher and whoever stops its group both send it
                 if received:
                     os._exit(128 + number)
+                first = time.monotonic()
                 received.append(number)
                 lead = "\n" if sys.stderr.isatty() else ""
                 print(f"{lead}{signal.Signals(number).name}: saving, a second one ends at once", file=sys.stderr)

@@ -95,7 +95,7 @@ def together(workdir: Path) -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
+        if jax.process_count() == 1 or "RESOURCE_EXHAUSTED" in str(error):
             raise
         print(
             f"error: another process of this run is gone ({' '.join(str(error).split())[:200]}): start all of them "

@@ -102,6 +102,10 @@ def train(
         checkpoints are all damaged.
       Fault: numbers that are not finite, or a disk that refuses.
     """
+    if "://" in str(workdir):
+        raise _build.ConfigError(
+            f"--workdir: {workdir} is no folder: mount the bucket, and give the path where it is mounted."
+        )
     workdir, compiling = Path(workdir), _cost.compile_seconds()
     seeds = [config.seed + k for k in range(num_seeds)]
     learner = _build.build(config, mesh=mesh, skip_nonfinite=nonfinite == "skip")
@@ -307,6 +311,8 @@ def main(argv: Sequence[str]) -> int:
     if given.list:
         print(_catalog.catalog())
         return 0
+    if (given.dry_run or given.sweep) and (given.distributed or given.coordinator):
+        _cli.fail("--sweep and --dry_run run in one process: leave out --distributed and --coordinator.")
     if given.config is not None and given.dry_run:
         try:
             print(_dry_run.describe(given.config, given.seeds))

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,14 @@ WRONG = {
         [ER, "--workdir=other", "--config.er.size=7", "--seeds=2"],
         "other holds a run of another config (config.er.size 500 -> 7, seeds [0] -> [0, 1]): use another --workdir, "
         "or the same config.",
+    ),
+    "workdir in a bucket": (
+        [ER, "--workdir=gs://bucket/er"],
+        "--workdir: gs://bucket/er is no folder: mount the bucket, and give the path where it is mounted.",
+    ),
+    "a sweep of several processes": (
+        [ER, NEW, "--sweep=er.size=1,2", "--distributed"],
+        "--sweep and --dry_run run in one process: leave out --distributed and --coordinator.",
     ),
     "workdir that is a file": ([ER, "--workdir=file"], "--workdir: [Errno 17] File exists: 'file'"),
     "workdir with a damaged config": (
@@ -305,6 +314,8 @@ def test_signals_are_collected_and_handed_back(capsys):
         os.kill(os.getpid(), signal.SIGTERM)
         while not received:
             pass
+        os.kill(os.getpid(), signal.SIGTERM)  # by whoever stops the group, within a second: the same request
+        time.sleep(0.2)
         assert received == [signal.SIGTERM]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     assert capsys.readouterr().err == "SIGTERM: saving, a second one ends at once\n"
