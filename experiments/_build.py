@@ -2,7 +2,7 @@
 
 import inspect
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -50,6 +50,7 @@ def build(
     mesh: Any = None,
     stream: core.Stream | None = None,
     skip_nonfinite: bool = False,
+    rules: Sequence[Any] = (),
 ) -> core.Learner:
     """The learner that a config describes.
 
@@ -57,7 +58,7 @@ def build(
       config: see `configs/common.py` for what each key means.
       mesh: devices, as in `core.make_learner`.
       stream: what `build_stream(config)` returned, where it was built before.
-      skip_nonfinite: as in `core.make_learner`.
+      skip_nonfinite, rules: as in `core.make_learner`.
 
     Returns:
       The learner.
@@ -87,7 +88,7 @@ def build(
     module = named(models, "model", config.model, MODELS, num_classes=stream.source.num_classes)
     optimizer = named(OPTIMIZERS, "optimizer", config.optimizer, vars(OPTIMIZERS))
     options = {"batch_size": config.batch_size, "epochs": config.epochs, "steps": config.steps, "mesh": mesh}
-    options["skip_nonfinite"] = skip_nonfinite
+    options |= {"skip_nonfinite": skip_nonfinite, "rules": rules}
     return refused(
         "config", core.make_learner, core.from_linen(module), core.chain(*parts), optimizer, stream, **options
     )

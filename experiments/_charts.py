@@ -51,7 +51,8 @@ class Axis(NamedTuple):
 
 def esc(value: object) -> str:
     """Text of a run, safe in an element or an attribute."""
-    return html.escape(str(value), quote=True)
+    # JSON and names of files may hold halves of characters, which no page can.
+    return html.escape(str(value).encode("utf-8", "replace").decode(), quote=True)
 
 
 def linear_axis(low: float, high: float, title: str, *, most: int = 6, scale: float = 1, pad: bool = True) -> Axis:

@@ -2,8 +2,9 @@
 
 import contextlib
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,13 @@ def define_flags() -> None:
         "heartbeat_seconds", 100, "After how many silent seconds a process is given up.", lower_bound=1
     )
     flags.DEFINE_integer("devices", None, "Over how many devices batches are spread; all by default.", lower_bound=1)
+    flags.DEFINE_multi_string(
+        "shard",
+        [],
+        "Spread these leaves of the state over the devices too, for a model that does not fit on one: a pattern of "
+        "their paths, and after a colon the axis, 0 by default, as in --shard=kernel or --shard=embedding:1. Repeatable: "
+        "the first one found counts.",
+    )
 
 
 def connect(given: flags.FlagValues) -> None:
@@ -68,6 +76,24 @@ def mesh(devices: int | None) -> jax.sharding.Mesh | None:
         raise _build.ConfigError(f"--devices: there are {there}, got {devices}.")
     chosen = jax.devices()[:devices]
     return core.data_mesh(chosen) if len(chosen) > 1 else None
+
+
+def rules(patterns: Sequence[str]) -> tuple[tuple[str, jax.sharding.PartitionSpec], ...]:
+    """What `core.make_learner` takes as rules, of "PATTERN" or "PATTERN:AXIS" each.
+
+    Raises:
+      ConfigError: a pattern that is no regular expression.
+    """
+    found = []
+    for given in patterns:
+        match = re.fullmatch(r"(.*?)(?::(\d+))?", given)
+        pattern, axis = (match[1], int(match[2] or 0)) if match else (given, 0)
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise _build.ConfigError(f"--shard expects a regular expression, got {pattern!r}: {error}.") from error
+        found.append((pattern, jax.sharding.PartitionSpec(*[None] * axis, "data")))
+    return tuple(found)
 
 
 def is_first() -> bool:

@@ -27,6 +27,9 @@ class Trace(NamedTuple):
 
 
 _REQUIRED = ("name", "stream", "seeds", "matrices")
+_NUMBERS = (
+    "seconds", "steps", "steps_per_second", "examples_per_second", "compile_seconds", "flops_per_step", "peak_bytes",
+)  # fmt: skip
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -72,7 +75,7 @@ def load_run(path: Path) -> dict[str, Any]:
     file = path / "result.json"
     try:
         run = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(
             f"The result of a run is a JSON object in result.json, {file} could not be read as one ({error}): give a "
             "folder written by experiments.continual."
@@ -85,11 +88,16 @@ def load_run(path: Path) -> dict[str, Any]:
         )
     try:
         matrices(run)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"The matrices of a run are nested lists [seeds][T][E] of numbers or null, those of {file} are not "
             f"({error}): give a folder written by experiments.continual."
         ) from error
+    if wrong := _unlike_a_result(run):
+        raise ValueError(
+            f"The result of a run is what experiments.continual wrote, {file} has something else in "
+            f"{', '.join(wrong)}: give a folder written by experiments.continual."
+        )
     records, skipped = _read_lines(path / "metrics.jsonl")
     return {**run, "path": path, "skipped_lines": skipped, **records}
 
@@ -171,7 +179,7 @@ def trace(run: Run) -> Trace | None:
     for record in run.get("trace", ()):
         try:
             row = int(record["step"]), int(record["experience"]), np.array(record[name], dtype=float)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             continue
         if row[2].shape == expected:
             kept.append(row)
@@ -260,14 +268,43 @@ def summary_table(runs: Sequence[Run]) -> str:
     return "\n".join(lines)
 
 
+def _unlike_a_result(run: Run) -> list[str]:
+    """The keys whose values are of another kind than a page or a table can show."""
+    wrong = [key for key in _NUMBERS if (value := run.get(key)) is not None and not _is_number(value)]
+    wrong += [] if isinstance(run["seeds"], list) else ["seeds"]
+    wrong += [] if isinstance(run.get("versions") or {}, dict) else ["versions"]
+    held_out = run.get("validation") or []
+    wrong += [] if isinstance(held_out, list) and all(map(_is_number, held_out)) else ["validation"]
+    try:
+        scores(run)
+    except (TypeError, ValueError, OverflowError):
+        wrong.append("baseline")
+    return wrong
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < 1e30
+
+
+def _record(line: str) -> dict[str, Any]:
+    """A line of numbers, and lists of them, with a kind and a step; anything else is an error of some kind."""
+    record = json.loads(line)
+    for key, value in record.items():
+        if key not in ("kind", "split"):
+            np.array(value, dtype=float)
+    if record.get("seconds") is not None:
+        float(record["seconds"])
+    return record | {"step": int(record["step"])}
+
+
 def _read_lines(file: Path) -> tuple[dict[str, list[dict[str, Any]]], int]:
     records: dict[str, dict[tuple[int, str], dict[str, Any]]] = {"train": {}, "eval": {}, "trace": {}}
     skipped = 0
     lines = file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else []
     for line in lines:
         try:
-            record = json.loads(line)
-            records[record["kind"]][int(record["step"]), record.get("split", "")] = record
-        except (ValueError, TypeError, KeyError):
+            record = _record(line)
+            records[record["kind"]][record["step"], str(record.get("split", ""))] = record
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             skipped += bool(line.strip())
     return {kind: [by_step[key] for key in sorted(by_step)] for kind, by_step in records.items()}, skipped

@@ -75,6 +75,7 @@ def train(
     save_steps: int | None = None,
     nonfinite: str = "stop",
     mesh: jax.sharding.Mesh | None = None,
+    rules: Sequence[Any] = (),
     quiet: bool = False,
     profile: bool = False,
     received: Sequence[int] = (),
@@ -90,6 +91,7 @@ def train(
       nonfinite: what becomes of numbers that are not finite: "stop" ends the run, "skip" leaves out the steps that
         make them, "rollback" goes back to the last checkpoint and on with the rows in another order.
       mesh: devices, as in `core.make_learner`.
+      rules: which leaves of the state are spread over them, as in `core.make_learner`.
       quiet: tell the start and the end only.
       profile: write a trace of the second and third chunk into `workdir/profile`.
       received: numbers of signals; when it is no longer empty, the run saves after its chunk and stops.
@@ -108,7 +110,9 @@ def train(
         )
     workdir, compiling = Path(workdir), _cost.compile_seconds()
     seeds = [config.seed + k for k in range(num_seeds)]
-    learner = _build.build(config, mesh=mesh, skip_nonfinite=nonfinite == "skip")
+    # On one device there is nothing to spread, and the rules of a larger machine do no harm.
+    rules = () if mesh is None else rules
+    learner = _build.build(config, mesh=mesh, skip_nonfinite=nonfinite == "skip", rules=rules)
     claim = {
         "config": _provenance.plain(config),
         "seeds": seeds,
@@ -120,7 +124,7 @@ def train(
             bar = _progress.Bar(config.name, result["steps"], result["steps"])
             bar.say(f"finished before, {_final(result)}")
         return result
-    state = _build.refused("config", core.start, learner, seeds)
+    state = _build.refused("--shard" if rules else "config", core.start, learner, seeds)
     # Of several hosts each reads its own rows.
     data = core.to_device(learner.stream, learner.mesh, spread=jax.process_count() > 1)
     if learner.mesh is not None:
@@ -336,7 +340,7 @@ def main(argv: Sequence[str]) -> int:
     options = {name: given[name].value for name in ("save_seconds", "save_steps", "nonfinite", "quiet", "profile")}
     with _cli.signals() as received:
         try:
-            options["mesh"] = _hosts.mesh(given.devices)
+            options |= {"mesh": _hosts.mesh(given.devices), "rules": _hosts.rules(given.shard)}
             result = train(given.config, given.workdir, given.seeds, received=received, **options)
         except _build.ConfigError as error:
             _cli.fail(str(error))

@@ -23,7 +23,7 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from absl import flags
@@ -32,6 +32,7 @@ from PIL import Image
 from ctrain_jax.streams._tfds import default_data_dir
 from experiments import _cli
 
+_MOST_BYTES = 100_000_000  # of one file; the largest, 60,000 images of 28 x 28, has 47 million
 Splits = dict[str, tuple[np.ndarray, np.ndarray]]  # {"train" | "test": (uint8 [N, H, W] or [N, H, W, 3], uint8 [N])}
 
 
@@ -121,7 +122,11 @@ def read_fashion_mnist(unpacked: pathlib.Path) -> Splits:
     folder = unpacked / "usr" / "share" / "datasets" / "fashion-mnist"
 
     def part(name: str) -> np.ndarray:
-        return read_idx(gzip.decompress((folder / f"{name}-ubyte.gz").read_bytes()))
+        file = folder / f"{name}-ubyte.gz"
+        if not file.resolve().is_relative_to(unpacked.resolve()):
+            raise ValueError(f"data: the package must hold {file.name} itself, got a link out of it; report it.")
+        with gzip.open(file) as stream:
+            return read_idx(_at_most(stream, file.name))
 
     return {
         "train": (part("train-images-idx3"), part("train-labels-idx1")),
@@ -215,12 +220,29 @@ def prepare(name: str, data_dir: pathlib.Path) -> str:
     final = data_dir / name / dataset.version
     if (final / "dataset_info.json").exists():
         return f"{name}: found in {final}, nothing to do"
-    with tempfile.TemporaryDirectory() as folder:
-        splits = dataset.read(dataset.fetch(pathlib.Path(folder)))
-    verify(name, splits)
+    splits = fetched(name)
     write_builder(name, splits, data_dir, version=dataset.version, ids=dataset.ids)
     counts = " + ".join(f"{len(labels):,} {split}" for split, (_, labels) in splits.items())
     return f"{name}: {counts} images in {final}"
+
+
+def fetched(name: str) -> Splits:
+    """The arrays of a data set, fetched and verified.
+
+    Raises:
+        RuntimeError: the client is missing or failed.
+        ValueError: what arrived is not the data set.
+    """
+    dataset = DATASETS[name]
+    with tempfile.TemporaryDirectory() as folder:
+        arrived = dataset.fetch(pathlib.Path(folder))
+        try:
+            splits = dataset.read(arrived)
+        except Exception as error:  # whatever a damaged or a foreign archive makes of its reader
+            told = str(error) if str(error).startswith("data: ") else f"data: {name} could not be read ({error})."
+            raise ValueError(" ".join(told.split())) from error
+    verify(name, splits)
+    return splits
 
 
 def verify(name: str, splits: Splits) -> None:
@@ -256,10 +278,7 @@ def embed(file: pathlib.Path) -> str:
     1,000 training images of each class, class after class, and then 200 test images of each class. A grid is 9 percent
     smaller than one image a row: the filters of PNG then see the pixel above.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        dataset = DATASETS["fashion_mnist"]
-        splits = dataset.read(dataset.fetch(pathlib.Path(folder)))
-    verify("fashion_mnist", splits)
+    splits = fetched("fashion_mnist")
     images = np.concatenate([first_of_each_class(*splits["train"], 1000), first_of_each_class(*splits["test"], 200)])
     grid = images.reshape(-1, 100, 28, 28).swapaxes(1, 2).reshape(-1, 2800)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -275,7 +294,15 @@ def _member(tar: tarfile.TarFile, name: str) -> bytes:
         file = None
     if file is None:
         raise ValueError(f"data: the package must hold the file {name}, and does not; it has changed, report it.")
-    return file.read()
+    return _at_most(file, name)
+
+
+def _at_most(file: IO[bytes], name: str) -> bytes:
+    """The bytes of a file that are no more than a data set can be: some archives unpack to what no memory holds."""
+    content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise ValueError(f"data: {name} must hold at most {_MOST_BYTES:,} bytes, and holds more; report it.")
+    return content
 
 
 def _rows(png: bytes) -> np.ndarray:
@@ -328,7 +355,7 @@ DATASETS = {
 
 def define_flags() -> None:
     """The flags of the binary; not when it is imported, as flags of all binaries share their names."""
-    flags.DEFINE_enum("name", "all", [*DATASETS, "all"], "The data set to fetch and prepare.")
+    flags.DEFINE_enum("name", None, [*DATASETS, "all"], "The data set to fetch and prepare.")
     flags.DEFINE_string("data_dir", None, "Where to prepare it (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets).")
     flags.DEFINE_string(
         "embed", None, "Instead, write the embedded subset of Fashion-MNIST to this PNG file (for maintainers)."
@@ -340,6 +367,8 @@ def main(argv: list[str]) -> None:
     given = flags.FLAGS
     if len(argv) > 1:
         _cli.fail(f"unexpected arguments {argv[1:]}: name the data set as --name=mnist (see --help).")
+    if given.name is None and not given.embed:
+        _cli.fail("--name is needed, as in --name=mnist: nothing is fetched that was not asked for (see --help).")
     try:
         if given.embed:
             print(embed(pathlib.Path(given.embed).expanduser()))

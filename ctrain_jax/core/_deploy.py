@@ -1,7 +1,8 @@
 """A trained learner outside of its run: a function of inputs, a program in a file, tensors in a file."""
 
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ctrain_jax.core._problem import mask_logits
 from ctrain_jax.core._run import is_mapped, position
 
 _FORMAT = "ctrain_jax 1"
+_MARK = b"ctrain_jax sha256 "  # before the checksum at the end of a program
 _EMPTY = {"dict": {}, "tuple": ()}
 
 
@@ -59,7 +61,7 @@ def export_program(path: str | Path, learner: Learner, state: TrainState, *, bat
     """Write what a learner answers as one file that needs neither this library nor the data to run.
 
     The file holds StableHLO for CPU, GPU and TPU with the parameters in it, by `jax.export`, which promises to read it
-    for at least six months of later versions.
+    for at least six months of later versions; and a checksum at its end.
 
     Args:
       path: the file to write.
@@ -79,7 +81,9 @@ def export_program(path: str | Path, learner: Learner, state: TrainState, *, bat
     # Outputs is a class of this library; a tuple is known everywhere.
     plain = jax.jit(lambda *args: tuple(run(*args)[:2]))
     exported = jax.export.export(plain, platforms=("cpu", "cuda", "tpu"))(inputs, *tasks)
-    Path(path).write_bytes(exported.serialize())
+    program = bytes(exported.serialize())
+    # A flatbuffer does not see what stands behind it: jax.export.deserialize reads the file as it is.
+    Path(path).write_bytes(program + _MARK + hashlib.sha256(program).digest())
 
 
 def load_program(path: str | Path) -> Callable[..., Outputs]:
@@ -92,12 +96,17 @@ def load_program(path: str | Path) -> Callable[..., Outputs]:
       `predict(inputs[, task]) -> Outputs`, with the shapes and dtypes that it was exported for; `task` is int32 `[B]`.
 
     Raises:
-      ValueError: a file that holds no program.
+      ValueError: a file that holds no program, or a damaged one.
     """
+    _check_file(path)
+    program, _, digest = Path(path).read_bytes().rpartition(_MARK)
+    # jax.export has no checksum, and one flipped bit can make it read for ever.
+    if hashlib.sha256(program).digest() != digest:
+        raise ValueError(
+            f"{path} holds no program of jax.export as export_program writes it, or a damaged one: export it again."
+        )
     try:
-        exported = jax.export.deserialize(bytearray(Path(path).read_bytes()))
-    except FileNotFoundError:
-        raise
+        exported = jax.export.deserialize(bytearray(program))
     except Exception as error:
         raise ValueError(f"{path} holds no program of jax.export ({type(error).__name__}): export it again.") from error
     call = jax.jit(exported.call)
@@ -139,7 +148,8 @@ def save_tensors(path: str | Path, variables: Variables | TrainState) -> None:
             empty[name] = type(leaf).__name__
         else:
             tensors[name] = np.asarray(leaf)
-    save_file(tensors, path, metadata={"format": _FORMAT, "empty": json.dumps(empty)})
+    told = json.dumps(empty)
+    save_file(tensors, path, metadata={"format": _FORMAT, "empty": told, "sha256": _digest(tensors, told)})
 
 
 def load_tensors(path: str | Path) -> Variables:
@@ -157,18 +167,28 @@ def load_tensors(path: str | Path) -> Variables:
     """
     from safetensors import SafetensorError, safe_open
 
+    _check_file(path)
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            tensors = {name: jnp.asarray(file.get_tensor(name)) for name in file.keys()}
-    except SafetensorError as error:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, AttributeError) as error:  # a dtype that numpy does not have is the second
         raise ValueError(f"{path} is damaged or no safetensors file ({error}): write it again.") from error
     if metadata.get("format") != _FORMAT:
         raise ValueError(
             f"{path} was not written by save_tensors: read it with safetensors.flax.load_file, and build Variables."
         )
-    empty = {name: _EMPTY[kind] for name, kind in json.loads(metadata["empty"]).items()}
-    return Variables(**flax.traverse_util.unflatten_dict({**tensors, **empty}, sep="/"))
+    told = metadata.get("empty", "")
+    if metadata.get("sha256") != _digest(tensors, told):
+        raise ValueError(f"{path} is damaged, its tensors do not match their checksum: write it again.")
+    try:
+        empty = {name: _EMPTY[kind] for name, kind in json.loads(told).items()}
+        leaves = jax.tree.map(jnp.asarray, tensors)
+        variables = Variables(**flax.traverse_util.unflatten_dict({**leaves, **empty}, sep="/"))
+        jax.tree.structure(variables)  # refuses what is nested without end
+    except Exception as error:  # whatever a file that was made by hand makes of the reader
+        raise ValueError(f"{path} holds no Variables ({type(error).__name__}): write it again.") from error
+    return variables
 
 
 def _predictor(learner: Learner, state: TrainState) -> Callable[..., Outputs]:
@@ -196,6 +216,21 @@ def _predictor(learner: Learner, state: TrainState) -> Callable[..., Outputs]:
         return outputs._replace(logits=mask_logits(outputs.logits, batch.get("classes")))
 
     return run
+
+
+def _digest(tensors: Mapping[str, np.ndarray], told: str) -> str:
+    """SHA-256 of named arrays, and of what is told beside them."""
+    sha = hashlib.sha256(told.encode())
+    for name, array in sorted(tensors.items()):
+        sha.update(json.dumps([name, array.dtype.name, array.shape]).encode())
+        sha.update(np.ascontiguousarray(array).tobytes())
+    return sha.hexdigest()
+
+
+def _check_file(path: str | Path) -> None:
+    """Before something is opened that has no end, or no name in the words of its reader."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} is no file: give the path of one that was written.")
 
 
 def _is_empty(x: Any) -> bool:

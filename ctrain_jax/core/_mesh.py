@@ -45,7 +45,7 @@ class Layout(NamedTuple):
             if size % parts:
                 raise ValueError(
                     f"The rule {spec} spreads {name} of shape {shape} over {parts} devices, which do not divide "
-                    f"{size}: write a rule for this leaf before it."
+                    f"{size}: write a narrower pattern, or a rule for this leaf before it."
                 )
         return jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec(*((None,) if stacked else ()), *spec))
 

@@ -33,6 +33,8 @@ def make_spec(
         check_size(name, value)
     train = stream.experiences["train"]
     per_experience = [-(-int(n) // batch_size) * epochs if steps is None else steps for n in train.size]
+    if sum(per_experience) >= 2**31:
+        raise ValueError(f"A run counts below 2**31 steps, got {sum(per_experience)}: lower epochs or steps.")
     inputs, labels = stream.source.train["inputs"], stream.source.train["labels"]
     dtype = jnp.float32 if inputs.dtype == jnp.uint8 else inputs.dtype
     shaped = jax.ShapeDtypeStruct

@@ -22,7 +22,7 @@ FLAGS = [
     "--config=configs/continual/er.py:runlocal",
     "--config.scenario.num_experiences=2",
     "--config.epochs=4",
-    "--config.model.hidden=(32,)",
+    "--config.model.hidden=(40,)",
     "--heartbeat_seconds=10",
 ]
 # The binary, with chunks short enough that a signal finds the run in the middle of an experience.
@@ -85,29 +85,42 @@ class Run:
         return json.loads((self.workdir / "result.json").read_text())
 
 
+class Story(NamedTuple):
+    """What became of the runs."""
+
+    ends: dict[str, list[Ended]]
+    results: dict[str, dict[str, Any]]
+    stopped: dict[str, Any]  # result.json of two processes after SIGTERM
+    spread: dict[str, int]  # leaves of their checkpoint that were saved in parts, and in how many
+    last: int  # step of the newest checkpoint that a killed process left
+
+
 @pytest.fixture(scope="module")
 def story(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hosts")
     ends = {}
     whole = Run(folder, "whole", 1, devices=4)
     ends["whole"] = whole.end()
-    run = Run(folder, "run", 2)
+    run = Run(folder, "run", 2, "--shard=^params.*kernel", devices=2)
     run.wait_for(lambda: (run.workdir / "metrics.jsonl").exists() and (run.workdir / "metrics.jsonl").stat().st_size)
     run.processes[1].send_signal(signal.SIGTERM)
     ends["stopped"], stopped = run.end(), run.result()
-    run = Run(folder, "run", 4)
+    kept = json.loads((run.workdir / "checkpoints" / str(stopped["steps"]) / "manifest" / "metadata").read_text())
+    spread = {name: len(what["shards"]) for name, what in kept["body"]["leaves"].items() if "shards" in what}
+    run = Run(folder, "run", 4, "--shard=dense.*kernel:1")
     ends["four"] = run.end()
     lost = Run(folder, "lost", 2, "--save_seconds=0")
     lost.wait_for(lambda: len(lost.steps()) > 1)
     lost.processes[1].kill()
-    ends["lost"], kept = lost.end(), max(lost.steps())
+    ends["lost"], last = lost.end(), max(lost.steps())
     lost = Run(folder, "lost", 1)
     ends["alone"] = lost.end()
-    return ends, {"whole": whole.result(), "run": run.result(), "lost": lost.result()}, stopped, kept
+    results = {"whole": whole.result(), "run": run.result(), "lost": lost.result()}
+    return Story(ends, results, stopped, spread, last)
 
 
 def test_each_number_of_processes_ends_as_one(story):
-    ends, results, _, _ = story
+    ends, results = story.ends, story.results
     assert [end.code for name in ("whole", "four", "alone") for end in ends[name]] == [0] * 6
     for name in ("run", "lost"):
         np.testing.assert_allclose(results[name]["matrices"], results["whole"]["matrices"], atol=0.02)
@@ -115,27 +128,32 @@ def test_each_number_of_processes_ends_as_one(story):
 
 
 def test_one_process_writes_and_speaks(story):
-    ends, _, _, _ = story
+    ends = story.ends
     assert "er: done in" in ends["four"][0].out
     for end in ends["four"][1:]:
         assert "er" not in re.sub(r"\[Gloo\].*\n", "", end.out) and end.err == ""
 
 
 def test_a_signal_to_one_stops_all_and_four_go_on_where_two_were(story):
-    ends, results, stopped, _ = story
+    ends, results, stopped = story.ends, story.results, story.stopped
     assert [end.code for end in ends["stopped"]] == [143, 143]
     assert 0 < stopped["steps"] < results["whole"]["steps"] and not stopped["finished"]
     assert f"er: resumed at step {stopped['steps']} of {results['whole']['steps']}, 1 seed" in ends["four"][0].out
 
 
+def test_each_process_saves_its_own_parts(story):
+    """Two kernels over two processes of two devices; restored over four, by their other axis."""
+    assert sorted(story.spread) == ["params.dense_0.kernel", "params.head.kernel"] and set(story.spread.values()) == {4}
+
+
 def test_a_process_that_dies_ends_the_others_with_a_sentence(story):
-    ends, _, _, kept = story
+    ends = story.ends
     first, second = ends["lost"]
     assert second.code == -signal.SIGKILL and first.code == 5
     assert "error: another process of this run is gone (" in first.err and "Traceback" not in first.err
     assert first.err.rstrip().endswith(": start all of them again, the run goes on from its newest checkpoint in "
                                        f"{first.err.rstrip().rsplit(' ', 1)[1]}")  # fmt: skip
-    assert f"er: resumed at step {kept} of " in ends["alone"][0].out
+    assert f"er: resumed at step {story.last} of " in ends["alone"][0].out
 
 
 def test_processes_agree_on_what_the_first_does_and_on_what_one_wishes(monkeypatch):
@@ -153,6 +171,7 @@ def test_processes_agree_on_what_the_first_does_and_on_what_one_wishes(monkeypat
         (["--coordinator=localhost:1"], "--coordinator expects --processes and --process as well, as in --processes=4"),
         (["--coordinator=localhost:1", "--processes=2", "--process=2"], "--process expects one of 0 to 1, got 2."),
         (["--devices=3"], "--devices: there are 1, got 3."),
+        (["--shard=("], "--shard expects a regular expression, got '(': missing ), unterminated subpattern"),
     ],
 )
 def test_flags_that_do_not_fit_are_one_sentence(tmp_path, arguments, sentence):

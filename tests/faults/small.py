@@ -50,7 +50,7 @@ def builder(*accidents):
     made = {}
     stream = _build.build_stream(config())
 
-    def build(config, mesh=None, stream_=None, skip_nonfinite=False):
+    def build(config, mesh=None, stream_=None, skip_nonfinite=False, rules=()):
         if skip_nonfinite not in made:
             made[skip_nonfinite] = core.make_learner(
                 core.from_linen(models.MLP(10, hidden=(16,))),
