@@ -32,8 +32,8 @@ def define_flags() -> None:
         "shard",
         [],
         "Spread these leaves of the state over the devices too, for a model that does not fit on one: a pattern of "
-        "their paths, and after a colon the axis, 0 by default, as in --shard=kernel or --shard=embedding:1. Repeatable: "
-        "the first one found counts.",
+        "their paths, and after a colon the axis, 0 by default, as in --shard=kernel or --shard=embedding:1. "
+        "Repeatable: the first one that is found counts.",
     )
 
 

@@ -110,7 +110,7 @@ def test_one_name_five_places(name):
 
 
 OPTIM = {name: getattr(optim, name) for name in optim.__all__}
-FAULT = {name: getattr(fault, name) for name in fault.__all__}
+FAULT = {name: thing for name in fault.__all__ if inspect.isfunction(thing := getattr(fault, name))}
 BY_FILE = {"optim": OPTIM, "fault": FAULT}
 BY_FILE_FILES = sorted(path for folder in BY_FILE for path in (PACKAGE / folder).glob("_[a-z]*.py"))
 

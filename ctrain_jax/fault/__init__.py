@@ -2,5 +2,15 @@
 
 from ctrain_jax.fault._checkfree import checkfree, neighbour_recover, swap_order
 from ctrain_jax.fault._elaswave import elaswave, sample_key, simulate
+from ctrain_jax.fault._universal_checkpoint import Held, universal_checkpoint
 
-__all__ = ["checkfree", "elaswave", "neighbour_recover", "sample_key", "simulate", "swap_order"]
+__all__ = [
+    "Held",
+    "checkfree",
+    "elaswave",
+    "neighbour_recover",
+    "sample_key",
+    "simulate",
+    "swap_order",
+    "universal_checkpoint",
+]
