@@ -165,7 +165,7 @@ def test_a_wrong_use_is_one_sentence(name):
 
 
 FILES = {  # {what lies there: (how it was made, the sentence)}
-    "no file": (lambda path: None, FileNotFoundError, "No such file or directory"),
+    "no file": (lambda path: None, FileNotFoundError, "is no file: give the path of one that was written"),
     "foreign": (lambda path: path.write_bytes(b"PNG"), ValueError, "is damaged or no safetensors file"),
     "truncated": (
         lambda path: (core.save_tensors(path, core.start(make())), path.write_bytes(path.read_bytes()[:-8])),
