@@ -1,10 +1,13 @@
 """From a config to a learner, with a sentence for everything that is wrong in it."""
 
+import contextlib
 import inspect
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import ml_collections
 import optax
 
@@ -13,7 +16,11 @@ from experiments import _cli
 
 
 class ConfigError(ValueError):
-    """Something in a config that its writer can mend; the message is one sentence."""
+    """Something in a config that its writer can mend; the message is one sentence, whatever the value is."""
+
+    def __init__(self, message: str):
+        line = " ".join(message.split())
+        super().__init__(line if len(line) <= 600 else f"{line[:400]} ... {line[-150:]}")
 
 
 OPTIMIZERS = types.SimpleNamespace(
@@ -71,6 +78,10 @@ def build(
     for key in TOP:
         if key not in config:
             raise ConfigError(f"config expects a value for {key}: set config.{key}, as in configs/common.py.")
+    if not isinstance(config.name, str) or not config.name.strip() or not config.name.isprintable():
+        raise ConfigError(f"config.name expects a few words on one line, got {config.name!r}.")
+    if isinstance(config.seed, bool) or not isinstance(config.seed, int) or not 0 <= config.seed < 2**32:
+        raise ConfigError(f"config.seed expects a whole number from 0 to 2**32 - 1, got {config.seed!r}.")
     every = config.trace_every
     if isinstance(every, bool) or not isinstance(every, int) or every < 0:
         raise ConfigError(f"config.trace_every expects a number of steps, or 0 for no trace, got {every!r}.")
@@ -87,6 +98,7 @@ def build(
     stream = build_stream(config) if stream is None else stream
     module = named(models, "model", config.model, MODELS, num_classes=stream.source.num_classes)
     optimizer = named(OPTIMIZERS, "optimizer", config.optimizer, vars(OPTIMIZERS))
+    refused("config.optimizer", jax.eval_shape, lambda x: optimizer.update(x, optimizer.init(x), x), jnp.zeros(1))
     options = {"batch_size": config.batch_size, "epochs": config.epochs, "steps": config.steps, "mesh": mesh}
     options |= {"skip_nonfinite": skip_nonfinite, "rules": rules}
     return refused(
@@ -144,9 +156,27 @@ def call(
 def refused(where: str, function: Callable, *args: Any, **options: Any) -> Any:
     """The function's result; what it refuses is told with the place in the config."""
     try:
-        return function(*args, **options)
-    except (ValueError, TypeError, OSError) as error:
-        raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
+        with in_memory():
+            return function(*args, **options)
+    except ConfigError:
+        raise
+    except (ValueError, TypeError, OSError, OverflowError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+@contextlib.contextmanager
+def in_memory() -> Iterator[None]:
+    """What the memory of a device is too small for ends in a sentence.
+
+    Raises:
+      ConfigError: in place of JAX's error.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise ConfigError(f"config asks for more memory than the device has: {error}") from error
 
 
 def known_name(kind: str, name: str, names: Iterable[str]) -> None:

@@ -57,13 +57,14 @@ def esc(value: object) -> str:
 
 def linear_axis(low: float, high: float, title: str, *, most: int = 6, scale: float = 1, pad: bool = True) -> Axis:
     """An axis with at most `most` round ticks. `scale` multiplies the labels (100: percent); `pad` ends it on ticks."""
-    span = max(high - low, 1e-9)
+    least = 1e-9 * max(1.0, abs(low), abs(high))
+    span = max(high - low, least)
     power = 10.0 ** math.floor(math.log10(span / most))
     step = next(s * power for s in (1, 2, 5, 10, 20) if span / (s * power) <= most - 1)
     if pad:
         low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
     values = [k * step for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
-    return Axis(low, max(high, low + 1e-9), [(v, f"{v * scale:,.10g}") for v in values], title)
+    return Axis(low, max(high, low + least), [(v, f"{v * scale:,.10g}") for v in values], title)
 
 
 def log_axis(low: float, high: float, title: str) -> Axis:

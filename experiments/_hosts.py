@@ -120,8 +120,8 @@ def together(workdir: Path) -> Iterator[None]:
     """
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1 or "RESOURCE_EXHAUSTED" in str(error):
+    except Exception as error:
+        if jax.process_count() == 1 or not _is_of_a_peer(error):
             raise
         print(
             f"error: another process of this run is gone ({' '.join(str(error).split())[:200]}): start all of them "
@@ -131,6 +131,16 @@ def together(workdir: Path) -> Iterator[None]:
         )
         sys.stdout.flush()
         os._exit(_cli.PEER)
+
+
+def _is_of_a_peer(error: BaseException | None) -> bool:
+    """Whether it, or what it came from, is a message of JAX that was not answered."""
+    while error is not None:
+        # What Gloo says comes as a ValueError now and then.
+        if isinstance(error, jax.errors.JaxRuntimeError) or (isinstance(error, ValueError) and "Gloo" in str(error)):
+            return "RESOURCE_EXHAUSTED" not in str(error)
+        error = error.__cause__
+    return False
 
 
 class Silence:

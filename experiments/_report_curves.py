@@ -155,8 +155,8 @@ def _logged(runs: Runs, key: str, name: str, said: str) -> str:
     curves = {}
     for k, run in enumerate(runs):
         told = [record for record in run["train"] if record.get(key) is not None]
-        values = np.array([np.mean(np.array(record[key], dtype=float)) for record in told])
-        curves[k] = np.array([record["step"] for record in told], dtype=float), values
+        told = [(record["step"], values.mean()) for record in told if (values := np.array(record[key], float)).size]
+        curves[k] = np.array([step for step, _ in told], float), np.array([mean for _, mean in told])
     curves = _drawable(curves)
     if not curves:
         return note(f"No run has logged a {name}.")

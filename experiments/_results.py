@@ -93,13 +93,27 @@ def load_run(path: Path) -> dict[str, Any]:
             f"The matrices of a run are nested lists [seeds][T][E] of numbers or null, those of {file} are not "
             f"({error}): give a folder written by experiments.continual."
         ) from error
-    if wrong := _unlike_a_result(run):
+    if wrong := unlike_a_result(run):
         raise ValueError(
             f"The result of a run is what experiments.continual wrote, {file} has something else in "
             f"{', '.join(wrong)}: give a folder written by experiments.continual."
         )
     records, skipped = _read_lines(path / "metrics.jsonl")
     return {**run, "path": path, "skipped_lines": skipped, **records}
+
+
+def unlike_a_result(run: Run) -> list[str]:
+    """The keys of a run whose values are of another kind than a page or a table can show."""
+    wrong = [key for key in _NUMBERS if (value := run.get(key)) is not None and not _is_number(value)]
+    wrong += [] if isinstance(run["seeds"], list) else ["seeds"]
+    wrong += [] if isinstance(run.get("versions") or {}, dict) else ["versions"]
+    held_out = run.get("validation") or []
+    wrong += [] if isinstance(held_out, list) and all(map(_is_number, held_out)) else ["validation"]
+    try:
+        scores(run)
+    except (TypeError, ValueError, OverflowError):
+        wrong.append("baseline")
+    return wrong
 
 
 def matrices(run: Run) -> np.ndarray:
@@ -266,20 +280,6 @@ def summary_table(runs: Sequence[Run]) -> str:
         cells = [text.ljust(width) for text, width in zip(left, widths, strict=False)]
         lines.append("  ".join([*cells, right.rjust(widths[-1])]))
     return "\n".join(lines)
-
-
-def _unlike_a_result(run: Run) -> list[str]:
-    """The keys whose values are of another kind than a page or a table can show."""
-    wrong = [key for key in _NUMBERS if (value := run.get(key)) is not None and not _is_number(value)]
-    wrong += [] if isinstance(run["seeds"], list) else ["seeds"]
-    wrong += [] if isinstance(run.get("versions") or {}, dict) else ["versions"]
-    held_out = run.get("validation") or []
-    wrong += [] if isinstance(held_out, list) and all(map(_is_number, held_out)) else ["validation"]
-    try:
-        scores(run)
-    except (TypeError, ValueError, OverflowError):
-        wrong.append("baseline")
-    return wrong
 
 
 def _is_number(value: Any) -> bool:

@@ -84,7 +84,7 @@ def run(
     results = [result | {"seconds": seconds, "steps_per_second": rate} for result in results]
     results.sort(key=lambda result: -float(np.mean(result["validation"])))
     for result in results:
-        folder = workdir / "_".join(result["name"].split()[1:])
+        folder = workdir / "_".join(result["name"].removeprefix(config.name).split())
         _build.refused("--workdir", folder.mkdir, parents=True, exist_ok=True)
         _progress.write_whole(folder / "result.json", json.dumps(result, indent=1))
     return results

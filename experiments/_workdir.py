@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import logging
 
-from experiments import _build, _cli, _progress
+from experiments import _build, _cli, _progress, _results
 
 
 @contextlib.contextmanager
@@ -66,7 +66,8 @@ def is_claimed(workdir: Path, claim: dict[str, Any]) -> bool:
     try:
         before = json.loads(path.read_text())
         there, here = (_flat({key: run[key] for key in ("config", "seeds")}) for run in (before, claim))
-    except (ValueError, TypeError, KeyError, OSError) as error:
+        old, new = dict(before.get("versions", {})), claim["versions"]
+    except (ValueError, TypeError, KeyError, OSError, RecursionError) as error:
         raise _build.ConfigError(f"{path} cannot be read ({error}): use another --workdir.") from error
     differ = [
         f"{key} {there.get(key)!r} -> {here.get(key)!r}"
@@ -77,7 +78,6 @@ def is_claimed(workdir: Path, claim: dict[str, Any]) -> bool:
         raise _build.ConfigError(
             f"{workdir} holds a run of another config ({', '.join(differ)}): use another --workdir, or the same config."
         )
-    old, new = before.get("versions", {}), claim["versions"]
     changed = [f"{name} {old.get(name)} -> {new[name]}" for name in new if old.get(name) != new[name]]
     if changed and not finished(workdir):
         logging.warning(
@@ -96,8 +96,9 @@ def finished(workdir: Path) -> dict[str, Any] | None:
     """The result of a run that came to its end."""
     try:
         result = json.loads((workdir / "result.json").read_text())
-        return result if result["finished"] else None
-    except (ValueError, TypeError, KeyError, OSError):
+        whole = result["finished"] and not _results.unlike_a_result(result) and {"name", "steps", "metric"} <= {*result}
+        return result if whole else None
+    except (ValueError, TypeError, KeyError, OSError, RecursionError):
         return None  # it is made again from the checkpoint
 
 

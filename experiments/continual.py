@@ -109,10 +109,10 @@ def train(
             f"--workdir: {workdir} is no folder: mount the bucket, and give the path where it is mounted."
         )
     workdir, compiling = Path(workdir), _cost.compile_seconds()
-    seeds = [config.seed + k for k in range(num_seeds)]
     # On one device there is nothing to spread, and the rules of a larger machine do no harm.
     rules = () if mesh is None else rules
     learner = _build.build(config, mesh=mesh, skip_nonfinite=nonfinite == "skip", rules=rules)
+    seeds = [config.seed + k for k in range(num_seeds)]
     claim = {
         "config": _provenance.plain(config),
         "seeds": seeds,
@@ -134,6 +134,7 @@ def train(
     total, stamp = sum(learner.spec.steps), _workdir.claim_hash(claim)
     with contextlib.ExitStack() as cleanup:
         cleanup.enter_context(_workdir.on_disk(workdir))
+        cleanup.enter_context(_build.in_memory())
         if _hosts.is_first():
             cleanup.enter_context(_workdir.locked(workdir))
             if not (workdir / "config.json").exists():
@@ -259,7 +260,9 @@ def load(workdir: str | Path, seed: int | None = None) -> tuple[core.Learner, co
     try:
         claim = json.loads((workdir / "config.json").read_text())
         config, seeds = ml_collections.ConfigDict(claim["config"]), claim["seeds"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if not seeds or not all(type(seed) is int and 0 <= seed < 2**33 for seed in seeds):
+            raise ValueError(f"its seeds are {seeds!r}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _build.ConfigError(f"{workdir} holds no run ({error}): give the --workdir of one.") from error
     if seed is not None and seed not in seeds:
         raise _build.ConfigError(f"{workdir} holds a run of the seeds {seeds}, got {seed}.")
@@ -268,7 +271,8 @@ def load(workdir: str | Path, seed: int | None = None) -> tuple[core.Learner, co
     learner = _build.build(config)
     checkpoints = core.open_checkpoints(workdir / "checkpoints")
     try:
-        restored = _build.refused(str(workdir), checkpoints.restore, core.start(learner, seeds))
+        like = _build.refused(str(workdir), core.start, learner, seeds)
+        restored = _build.refused(str(workdir), checkpoints.restore, like)
     finally:
         checkpoints.close()
     if restored is None:

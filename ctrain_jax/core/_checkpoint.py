@@ -8,10 +8,12 @@ match is named, and the newest good one is used.
 import json
 import logging
 import math
+import os
 import shutil
+import stat
 import types
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,12 +73,16 @@ def open_checkpoints(directory: str | Path, *, keep: int = 3) -> Checkpoints:
 
     Raises:
       ValueError: `keep` below 1.
+      DamagedCheckpoint: a checkpoint holds a link, a pipe or a device, which would lead out of it or be read for ever.
     """
     if keep < 1:
         raise ValueError(f"keep expects at least 1 checkpoint, got {keep}.")
     import orbax.checkpoint as ocp
 
     directory = Path(directory).absolute()
+    for folder in directory.glob("*"):
+        if folder.name.isdigit() and folder.is_dir():  # Orbax reads notes of each of them at once
+            _check_kinds(folder)
     damaged: dict[int, str] = {}
     saving: list[int] = []
     scores: dict[int, float] = {}
@@ -86,15 +92,21 @@ def open_checkpoints(directory: str | Path, *, keep: int = 3) -> Checkpoints:
         steps = [info.step for info in checkpoints]
         return [step in {*steps[-keep:], _best(scores, steps)} for step in steps]
 
+    # Orbax's own choice between new and good ones may delete the newest.
+    policy: Any = types.SimpleNamespace(should_preserve=preserved)
     options = ocp.CheckpointManagerOptions(
-        # Orbax's own choice between new and good ones may delete the newest.
-        preservation_policy=types.SimpleNamespace(should_preserve=preserved),
+        preservation_policy=policy,
         create=True,
         # A folder that is deleted file by file would look like a damaged checkpoint to whoever comes after a kill.
         todelete_subdir=_TRASH,
         async_options=ocp.AsyncOptions(post_finalization_callback=lambda: _seal(directory, saving[-1])),
     )
-    manager = ocp.CheckpointManager(directory, options=options)
+    try:
+        manager = ocp.CheckpointManager(directory, options=options)
+    except RecursionError as error:
+        raise DamagedCheckpoint(
+            f"The notes of a checkpoint in {directory} are nested without end: use another directory."
+        ) from error
     scores |= {step: score for step in manager.all_steps() if (score := _score(directory / str(step))) is not None}
 
     def settle() -> None:
@@ -118,7 +130,7 @@ def open_checkpoints(directory: str | Path, *, keep: int = 3) -> Checkpoints:
             raise ValueError(f"score expects a finite number, got {score}: leave it out.")
         leaves, described = _leaves.flatten(state)
         # What is read back is what was summed: JSON turns keys of dicts into strings and tuples into lists.
-        body = {"leaves": described, "extra": extra, "score": score, "versions": _versions()}
+        body = {"step": step, "leaves": described, "extra": extra, "score": score, "versions": _versions()}
         body = json.loads(json.dumps(body))
         manifest = {"body": body, "checksum": _leaves.checksum(_canonical(body))}
         for other in manager.all_steps():
@@ -137,7 +149,7 @@ def open_checkpoints(directory: str | Path, *, keep: int = 3) -> Checkpoints:
         except Exception as error:
             raise _unwritten(step, error) from error
 
-    def load(step: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    def load(step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         def read(**items: Any) -> Any:
             return manager.restore(step, args=ocp.args.Composite(**items))
 
@@ -146,22 +158,24 @@ def open_checkpoints(directory: str | Path, *, keep: int = 3) -> Checkpoints:
         body = manifest["body"]
         if _leaves.checksum(_canonical(body)) != manifest["checksum"]:
             raise DamagedCheckpoint("its manifest does not match its checksum")
-        described = body["leaves"]
+        if body["step"] != step:
+            raise DamagedCheckpoint(f"it was saved as step {body['step']}")
+        described = _leaves.checked(body["leaves"])
         state = read(state=ocp.args.StandardRestore(_leaves.targets(described)))["state"]
-        return body, _leaves.verified(state, described)
+        return body["extra"], described, _leaves.verified(state, described)
 
     def first_whole(steps: list[int], target: PyTree, partial: bool) -> Restored | None:
         damaged.clear()
         for step in steps:
             try:
-                body, leaves = load(step)
+                extra, described, leaves = load(step)
             except Exception as error:  # whatever a damaged file makes of the reader
                 damaged[step] = _line(error)
                 continue
             for other, why in damaged.items():
                 _log.warning("checkpoint %d in %s is damaged and is passed over: %s", other, directory, why)
-            state, unfit = _leaves.unflatten(target, leaves, body["leaves"], partial)
-            return Restored(step, state, body["extra"], dict(damaged), unfit)
+            state, unfit = _leaves.unflatten(target, leaves, described, partial)
+            return Restored(step, state, extra, dict(damaged), unfit)
         if damaged:
             told = "; ".join(f"step {step}: {why}" for step, why in damaged.items())
             raise DamagedCheckpoint(f"No checkpoint in {directory} is whole ({told}): start in another directory.")
@@ -194,8 +208,8 @@ def _score(folder: Path) -> float | None:
     """What a checkpoint says of its score; whether it is whole is seen when it is restored."""
     try:
         score = json.loads((folder / "manifest" / "metadata").read_text())["body"]["score"]
-        return score if isinstance(score, float | int) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        return score if isinstance(score, float | int) and abs(score) < math.inf else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -210,14 +224,34 @@ def _seal(directory: Path, step: int) -> None:
         (folder / _SEAL).write_text(json.dumps(sums))
 
 
+def _check_kinds(folder: Path) -> None:
+    """Before anything in it is opened."""
+    for path in _found(folder):
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:  # the run that writes here has deleted it
+            continue
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise DamagedCheckpoint(f"{path} is a link, a pipe or a device: delete it.")
+
+
+def _found(folder: Path) -> Iterator[Path]:
+    yield folder
+    for place, folders, files in os.walk(folder):
+        yield from (Path(place, name) for name in (*folders, *files))
+
+
 def _check_files(folder: Path) -> None:
     """Look at every file before Orbax does, whose readers leave threads and tracebacks behind where one is damaged."""
+    _check_kinds(folder)
     if not (folder / _SEAL).is_file():
         return  # the checksums of the leaves remain
+    # No name of the seal is opened that is not found here.
+    files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
     for name, checksum in json.loads((folder / _SEAL).read_text()).items():
-        if not (folder / name).is_file():
-            raise DamagedCheckpoint(f"{name} is missing")
-        if _file_crc(folder / name) != checksum:
+        if name not in files:
+            raise DamagedCheckpoint(f"{name if name.isprintable() else ascii(name)} is missing")
+        if _file_crc(files[name]) != checksum:
             raise DamagedCheckpoint(f"{name} does not match its checksum")
 
 

@@ -50,6 +50,24 @@ def flatten(state: PyTree) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     return leaves or {"": np.zeros(1)}, described
 
 
+def checked(described: Any) -> dict[str, dict[str, Any]]:
+    """A description that was read back, as `flatten` makes them.
+
+    Raises:
+      DamagedCheckpoint: one of another form.
+    """
+    try:
+        for what in described.values():
+            bounds = [bound for index, _ in what.get("shards", ()) for pair in index for bound in pair]
+            sizes = [*what["shape"], *bounds]
+            whole = all(type(size) is int and 0 <= size < 2**63 for size in sizes)
+            if not whole or not isinstance(what["key"], str | None) or jnp.dtype(what["dtype"]).name != what["dtype"]:
+                raise ValueError(what)
+    except Exception as error:  # whatever a file that was made by hand makes of its reader
+        raise DamagedCheckpoint(f"its manifest describes no leaves ({type(error).__name__})") from error
+    return described
+
+
 def targets(described: dict[str, dict[str, Any]]) -> dict[str, np.ndarray]:
     """What Orbax is to read for a description: numpy arrays of these shapes and dtypes, which take no memory."""
     shapes = {name: what for name, what in described.items() if 0 not in what["shape"]}

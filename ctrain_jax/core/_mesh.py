@@ -50,7 +50,7 @@ class Layout(NamedTuple):
         return jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec(*((None,) if stacked else ()), *spec))
 
 
-def data_mesh(devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+def data_mesh(devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
     """Devices in a row, over which batches are spread.
 
     Args:
@@ -91,7 +91,7 @@ def spread_rows(array: Any, mesh: jax.sharding.Mesh) -> jax.Array:
     whole = count + -count % mesh.shape["data"]
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
 
-    def part(index: tuple[slice, ...]) -> np.ndarray:
+    def part(index: Any) -> np.ndarray:
         start, stop, _ = index[0].indices(whole)
         own = np.asarray(array[start : min(stop, count)])
         more = np.asarray(array[: stop - max(start, count)]) if stop > count else own[:0]

@@ -12,13 +12,13 @@ are always there; a stage is one block.
 """
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from ctrain_jax.core import Method
+from ctrain_jax.core import Method, PyTree
 from ctrain_jax.ops import check_choice, check_fraction, check_positive
 
 
@@ -30,7 +30,7 @@ class CheckfreeState(NamedTuple):
     scale: jax.Array  # float32 [S], of the learning rate: 1, and lr_scale once the stage was lost
 
 
-def neighbour_recover(stacked_params: optax.Params, lost: jax.Array | int, weights: jax.Array) -> optax.Params:
+def neighbour_recover(stacked_params: PyTree, lost: jax.Array | int, weights: jax.Array) -> PyTree:
     r"""Make a lost stage again from the two beside it.
 
     .. math:: \theta_s \leftarrow \frac{w_{s-1} \theta_{s-1} + w_{s+1} \theta_{s+1}}{w_{s-1} + w_{s+1}}, \qquad
@@ -142,7 +142,8 @@ def checkfree(
         def apart(params):
             names = _names(params, stages)
             labels = {name: name if name in names else "rest" for name in params}
-            return optax.partition(dict.fromkeys(labels.values(), tx), labels)
+            parts: dict[Any, Any] = dict.fromkeys(labels.values(), tx)
+            return optax.partition(parts, labels)
 
         def start(params):
             return apart(params).init(params)
@@ -192,11 +193,11 @@ def checkfree(
     return Method("checkfree", init=init, optimizer=optimizer, update=update)
 
 
-def _stack(params: optax.Params, names: list[str]) -> optax.Params:
+def _stack(params: PyTree, names: list[str]) -> PyTree:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *[params[name] for name in names])
 
 
-def _names(params: optax.Params, stages: str) -> list[str]:
+def _names(params: PyTree, stages: str) -> list[str]:
     """The stages from first to last: block_10 comes after block_9."""
     found = {name: re.fullmatch(re.escape(stages) + r"(\d+)", name) for name in params if isinstance(name, str)}
     numbers = {name: int(match[1]) for name, match in found.items() if match}

@@ -40,5 +40,7 @@ def check_transformer(model: Any) -> None:
     """Raises ValueError unless the fields that all transformers have fit each other."""
     for name in ("num_classes", "width", "depth", "heads", "mlp_ratio"):
         check_size(name, getattr(model, name))
+    if model.depth > 1000:
+        raise ValueError(f"depth expects at most 1000 blocks, each of which is traced, got {model.depth}.")
     if model.width % model.heads:
         raise ValueError(f"width must be a multiple of heads={model.heads}, got {model.width}: change one of them.")

@@ -84,7 +84,7 @@ def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
 
 
 def check_size(name: str, value: Any) -> None:
-    """Raises unless `value` is a whole number of at least 1: shapes and counts are static.
+    """Raises unless `value` is a whole number from 1 on that fits into 32 bits: shapes and counts are static.
 
     Args:
         name: the argument's name.
@@ -101,6 +101,8 @@ def check_size(name: str, value: Any) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{name} expects a whole number of at least 1, got {value!r}.")
+    if int(value) >= 2**31:
+        raise ValueError(f"{name} expects a whole number below 2**31, got {value}.")
 
 
 def _check(name: str, value: Any, holds: Callable[[Any], Any], expected: str, advice: str) -> None:

@@ -71,6 +71,11 @@ def check_source(kind: str, source: Any, num_experiences: Any) -> None:
         raise TypeError(f"{kind}: source must be a Source, got {type(source).__name__}; make one with streams.arrays.")
     if not isinstance(num_experiences, int | np.integer) or isinstance(num_experiences, bool):
         raise TypeError(f"{kind}: num_experiences must be a whole number, got {num_experiences!r}.")
+    if num_experiences * len(source.train["labels"]) >= 2**31:
+        raise ValueError(
+            f"{kind}: the rows of all experiences must be fewer than 2**31, got num_experiences={num_experiences} of "
+            f"{len(source.train['labels'])}; ask for fewer."
+        )
 
 
 def _stream(

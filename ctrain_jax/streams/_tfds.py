@@ -5,6 +5,7 @@ internet; here the folder is looked at first. Preparing is `python -m experiment
 """
 
 import io
+import json
 import os
 import pathlib
 import re
@@ -19,6 +20,8 @@ from ctrain_jax.streams._sources import arrays
 _FETCHED = ("mnist", "fashion_mnist", "cifar10")  # what experiments.data can prepare
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels: pillow's mode
 _BLOCK = 1000  # records read at once
+_NAME = re.compile(r"\w[\w.+-]*(/\w[\w.+-]*)?(:[\w.*]+)?")
+_FEATURES = re.compile(r"tensorflow_datasets\.core\.features\.\w+\.\w+")
 
 
 def tfds(
@@ -48,7 +51,8 @@ def tfds(
 
     Raises:
         FileNotFoundError: the data set is not prepared under `data_dir`.
-        ValueError: not an image classification data set of one image size, or stored as TFRecord.
+        ValueError: a `name` of another form, which could lead out of `data_dir`; not an image classification data set
+            of one image size, or stored as TFRecord; features that are no part of tensorflow-datasets.
 
     Example:
         >>> tfds("mnist", "nowhere")  # doctest: +ELLIPSIS
@@ -57,7 +61,10 @@ def tfds(
         FileNotFoundError: tfds: 'mnist' is not prepared under nowhere; run `python -m experiments.data ...
     """
     check_non_negative("pad", pad)
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(f"tfds: name must be 'name', 'name/config' or 'name:version', got {name!r}; leave paths out.")
     directory = _prepared(name, default_data_dir() if data_dir is None else pathlib.Path(data_dir).expanduser())
+    _check_prepared(name, directory)
     import tensorflow_datasets
 
     builder: Any = tensorflow_datasets.builder_from_directory(str(directory))
@@ -116,6 +123,33 @@ def _prepared(name: str, data_dir: pathlib.Path) -> pathlib.Path:
             "file_format='array_record').download_and_prepare()\"` where TensorFlow and the internet are."
         )
     raise FileNotFoundError(f"tfds: '{name}' is not prepared under {data_dir}; {advice}")
+
+
+def _check_prepared(name: str, directory: pathlib.Path) -> None:
+    """tensorflow-datasets imports the module of any class that `features.json` names, and reads where a split says."""
+    try:
+        features, info = (json.loads((directory / f"{kind}.json").read_text()) for kind in ("features", "dataset_info"))
+        classes = _named(features, ("pythonClassName", "python_class_name"))
+        files = [info["name"], *_named(info["splits"], ("name", "filepathTemplate", "filepath_template"))]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(
+            f"tfds: the features.json and the dataset_info.json of '{name}' in {directory} cannot be read "
+            f"({type(error).__name__}); prepare it again."
+        ) from error
+    wrong = [found for found in classes if not _FEATURES.fullmatch(str(found))]
+    wrong += [found for found in files if pathlib.PurePath(str(found)).name != found]
+    if wrong:
+        raise ValueError(
+            f"tfds: '{name}' must be made of the features of tensorflow-datasets and of files of its own folder, got "
+            f"{str(wrong[0])[:100]!r} in {directory}; prepare it again."
+        )
+
+
+def _named(tree: Any, keys: tuple[str, ...]) -> list[Any]:
+    """What stands under some keys, however deep."""
+    if isinstance(tree, dict):
+        return [tree[key] for key in keys if key in tree] + [x for value in tree.values() for x in _named(value, keys)]
+    return [x for value in tree for x in _named(value, keys)] if isinstance(tree, list) else []
 
 
 def _read(name: str, rows: Any, feature: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -107,7 +107,7 @@ def rotated(
         )
     angles = np.asarray(degrees, np.float64)
     fits = angles.ndim == 0 or num_experiences < 1 or angles.shape == (num_experiences,)
-    if not fits or not np.isfinite(angles).all():
+    if not fits or not (np.abs(angles) < 1e30).all():  # finite in float32 too
         raise ValueError(
             f"rotated: degrees must be one finite angle or {num_experiences} of them, got {degrees}; give one for each "
             "experience."

@@ -164,6 +164,32 @@ def test_processes_agree_on_what_the_first_does_and_on_what_one_wishes(monkeypat
     assert _hosts.agreed(7, False, False, True) == (7, 0, 1, 1)
 
 
+def raised_from(error, cause):
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"),
+    [
+        (jax.errors.JaxRuntimeError("INTERNAL: heartbeat"), True),
+        (ValueError("UNKNOWN: Gloo AllGather failed: Connection closed by peer"), True),
+        (raised_from(OSError("step 4 could not be written"), ValueError("UNKNOWN: Gloo AllGather failed")), True),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: memory"), False),
+        (ValueError("a config"), False),
+        (OSError("disk full"), False),
+    ],
+)
+def test_what_ends_a_process_as_the_loss_of_another(monkeypatch, capfd, tmp_path, error, ends):
+    """However the message of JAX that was not answered comes: as it is, or from within a save."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(os, "_exit", lambda code: sys.exit(code))
+    with pytest.raises(SystemExit if ends else type(error)) as found, _hosts.together(tmp_path):
+        raise error
+    assert not ends or found.value.code == 5
+    assert capfd.readouterr().err.startswith("error: another process of this run is gone (") == ends
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
