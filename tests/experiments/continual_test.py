@@ -453,3 +453,27 @@ def test_one_process_after_the_other_in_a_terminal_tells_the_table_once(config, 
         f"er: 8 steps, 2 seeds, in {tmp_path}\ner: stopped at step 3 of 8, the same command goes on from there\n"
     )
     assert told["matrices"] == [[None, None]] * 2 and told["seeds"] == [0, 1]
+
+
+def test_the_best_by_rows_held_out_stays_on_the_disk(tmp_path, monkeypatch):
+    config = er.get_config("runlocal")
+    config.steps, config.scenario.num_experiences, config.scenario.valid_fraction, config.model.hidden = 4, 2, 0.2, (4,)
+    scored, evaluate = [], core.evaluate
+
+    def worse_and_worse(learner, state, data, t, **options):
+        found = evaluate(learner, state, data, t, **options)
+        if options.get("split") == "valid":
+            scored.append(int(state.step[0]))
+            return jax.tree.map(lambda x: jnp.full_like(x, 1 / scored[-1]), found)
+        return found
+
+    monkeypatch.setattr(core, "evaluate", worse_and_worse)
+    monkeypatch.setattr(continual, "_CHUNK_SECONDS", 0.0)
+    assert continual.train(config, tmp_path, quiet=True, save_steps=1)["finished"]
+    assert scored == [4, 8] and steps(tmp_path) == [4, 6, 7, 8]
+    learner = _build.build(config)
+    checkpoints = core.open_checkpoints(tmp_path / "checkpoints")
+    try:
+        assert checkpoints.restore_best(core.start(learner, [0])).step == 4
+    finally:
+        checkpoints.close()
