@@ -52,8 +52,9 @@ def open_checkpoints(directory: str | Path, *, keep: int = 3) -> Checkpoints:
     """Open a directory of checkpoints, made where it is missing. One run at a time may save, while others read.
 
     Any pytree of numbers can be saved: jax and numpy arrays, typed keys, arrays of size zero, numpy and Python scalars.
-    What was given to `save` may be donated or overwritten as soon as it returns. Saving the newest step again replaces
-    it; a step that `restore` passed over as damaged is deleted by the next save.
+    What was given to `save` may be donated or overwritten as soon as it returns: from the first save on, the host keeps
+    memory for one copy of the state. Saving the newest step again replaces it; a step that `restore` passed over as
+    damaged is deleted by the next save.
 
     In a run of several processes each of them calls the same functions at the same moment; the directory is one that
     all of them see. Each writes its own shards, and a checkpoint can be restored by any number of processes.
@@ -86,6 +87,7 @@ def open_checkpoints(directory: str | Path, *, keep: int = 3) -> Checkpoints:
     damaged: dict[int, str] = {}
     saving: list[int] = []
     scores: dict[int, float] = {}
+    kept: dict[str, _leaves.Kept] = {}
 
     def preserved(checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         del context
@@ -128,7 +130,7 @@ def open_checkpoints(directory: str | Path, *, keep: int = 3) -> Checkpoints:
             )
         if score is not None and not math.isfinite(score):
             raise ValueError(f"score expects a finite number, got {score}: leave it out.")
-        leaves, described = _leaves.flatten(state)
+        leaves, described = _leaves.flatten(state, kept)
         # What is read back is what was summed: JSON turns keys of dicts into strings and tuples into lists.
         body = {"step": step, "leaves": described, "extra": extra, "score": score, "versions": _versions()}
         body = json.loads(json.dumps(body))

@@ -16,11 +16,19 @@ class DamagedCheckpoint(ValueError):
     """A checkpoint, or all of a directory, that is not what was written."""
 
 
-def flatten(state: PyTree) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+class Kept(np.ndarray):
+    """Memory that nobody else writes to. Of any other array Orbax makes a copy, into memory that is new each time."""
+
+    def __deepcopy__(self, memo: Any) -> "Kept":
+        return self
+
+
+def flatten(state: PyTree, kept: dict[str, Kept]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Arrays by name as Orbax takes them, and what is to be known of each: shape, dtype, kind of key, checksum.
 
-    A leaf that is spread over several hosts stays a jax array, of which each host writes its part; all others become
-    numpy arrays. Every process of a run calls this at the same moment.
+    A leaf that is spread over several hosts stays a jax array, of which each host writes its part; all others are
+    copied into `kept`, which is overwritten where it was used before. Every process of a run calls this at the same
+    moment.
     """
     leaves: dict[str, Any] = {}
     described: dict[str, dict[str, Any]] = {}
@@ -39,10 +47,15 @@ def flatten(state: PyTree) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
             if array.dtype.kind in "OSUMm":
                 raise ValueError(f"A checkpoint expects numbers, got {type(leaf).__name__} at {name}: put it in extra.")
         described[name] = {"shape": list(array.shape), "dtype": array.dtype.name, "key": key}
-        if name not in spread:
-            described[name]["checksum"] = checksum(array)
-        if array.size:  # Orbax refuses arrays of size zero; their shape is all there is to know
+        if name in spread:
             leaves[name] = array
+            continue
+        described[name]["checksum"] = checksum(array)
+        if array.size:  # Orbax refuses arrays of size zero; their shape is all there is to know
+            if name not in kept or kept[name].shape != array.shape or kept[name].dtype != array.dtype:
+                kept[name] = np.empty(array.shape, array.dtype).view(Kept)
+            np.copyto(kept[name], array)
+            leaves[name] = kept[name]
     for part in _from_all_hosts(spread):
         for name, shards in part.items():
             described[name].setdefault("shards", []).extend(shards)
