@@ -89,3 +89,11 @@ class Tracer:
         if self._open:
             jax.profiler.stop_trace()
             self._open = False
+
+
+def use_cache() -> None:
+    """Programs compiled by an earlier run are read back, from `$JAX_COMPILATION_CACHE_DIR` or the home folder."""
+    if not jax.config.jax_compilation_cache_dir:
+        cache = Path.home() / ".cache" / "ctrain_jax" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

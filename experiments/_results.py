@@ -30,6 +30,7 @@ _REQUIRED = ("name", "stream", "seeds", "matrices")
 _NUMBERS = (
     "seconds", "steps", "steps_per_second", "examples_per_second", "compile_seconds", "flops_per_step", "peak_bytes",
 )  # fmt: skip
+_LARGEST = 1e30  # of numbers that a page shows, which float32 holds
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -110,7 +111,11 @@ def unlike_a_result(run: Run) -> list[str]:
     held_out = run.get("validation") or []
     wrong += [] if isinstance(held_out, list) and all(map(_is_number, held_out)) else ["validation"]
     try:
-        scores(run)
+        found = matrices(run)
+        if np.any(np.isfinite(found) & (np.abs(found) >= _LARGEST)):
+            wrong.append("matrices")
+        else:
+            scores(run)
     except (TypeError, ValueError, OverflowError):
         wrong.append("baseline")
     return wrong
@@ -282,8 +287,18 @@ def summary_table(runs: Sequence[Run]) -> str:
     return "\n".join(lines)
 
 
+def final(run: Run) -> str:
+    """The final score of a run, in a few words."""
+    return f"final {run['metric']} {score_text(scores(run)['final_accuracy'])}"
+
+
+def lists(record: Mapping[str, Any]) -> dict[str, list]:
+    """A record of arrays as lists of numbers, which JSON holds."""
+    return {name: np.asarray(value).astype(float).tolist() for name, value in record.items()}
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and abs(value) < 1e30
+    return isinstance(value, int | float) and abs(value) < _LARGEST
 
 
 def _record(line: str) -> dict[str, Any]:

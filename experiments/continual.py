@@ -39,7 +39,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
@@ -54,6 +53,7 @@ from experiments import (
     _cost,
     _dry_run,
     _hosts,
+    _nonfinite,
     _progress,
     _provenance,
     _results,
@@ -62,8 +62,6 @@ from experiments import (
 )
 
 _CHUNK_SECONDS = 1.0
-_MOST_ROLLBACKS = 3  # from one checkpoint
-_MOST_SKIPPED = 100  # steps in a row
 
 
 def train(
@@ -122,11 +120,12 @@ def train(
     if _workdir.is_claimed(workdir, claim) and (result := _workdir.finished(workdir)):
         if _hosts.is_first():
             bar = _progress.Bar(config.name, result["steps"], result["steps"])
-            bar.say(f"finished before, {_final(result)}")
+            bar.say(f"finished before, {_results.final(result)}")
         return result
     state = _build.refused("--shard" if rules else "config", core.start, learner, seeds)
     # Of several hosts each reads its own rows.
-    data = core.to_device(learner.stream, learner.mesh, spread=jax.process_count() > 1)
+    spread = jax.process_count() > 1
+    data = _build.refused("config", core.to_device, learner.stream, learner.mesh, spread=spread)
     if learner.mesh is not None:
         shapes = jax.eval_shape(learner.init, jax.random.key(0))
         _build.refused("--devices", jax.eval_shape, learner.step, shapes, data, np.int32(0), np.int32(0))
@@ -139,7 +138,7 @@ def train(
             cleanup.enter_context(_workdir.locked(workdir))
             if not (workdir / "config.json").exists():
                 _workdir.write(workdir / "config.json", claim)
-        checkpoints = core.open_checkpoints(workdir / "checkpoints")
+        checkpoints = _build.refused("--workdir", core.open_checkpoints, workdir / "checkpoints")
         cleanup.callback(checkpoints.close)
 
         def newest(like: core.TrainState) -> core.Restored | None:
@@ -150,7 +149,7 @@ def train(
 
         restored = newest(state)
         if restored is None:
-            baseline = _lists(core.evaluate(learner, state, data, 0))
+            baseline = _results.lists(core.evaluate(learner, state, data, 0))
             history = {"baseline": baseline, "rows": [], "seconds": 0.0, "compile_seconds": 0.0, "claim": stamp}
             history |= {"skipped": 0, "rollbacks": 0}
         else:
@@ -182,29 +181,29 @@ def train(
         tracer = cleanup.enter_context(_cost.Tracer(workdir / "profile")) if profile else None
         cleanup.enter_context(_hosts.together(workdir))
         while not stop and (event := next(events, None)) is not None:
-            state, record, before = event.state, _lists(event.record), done
+            state, record, before = event.state, _results.lists(event.record), done
             done, inside = _steps_done(state), 0 if event.metrics is not None else event.step
             pace.tick(done - before)
             broken = core.broken(state, event.record)
             idle = idle + done - before if max(record.get("skipped", [0])) == done - before else 0
-            if broken.any() or idle >= _MOST_SKIPPED:
+            if broken.any() or idle >= _nonfinite.MOST_SKIPPED:
                 restored = newest(state)
                 state = core.start(learner, seeds) if restored is None else restored.state
                 found = core.locate(learner, data, state, done)
                 attempts += 1
-                if nonfinite != "rollback" or attempts > _MOST_ROLLBACKS:
-                    raise _cli.Fault(_cli.BROKEN_NUMBERS, _told(found, seeds, nonfinite, _steps_done(state)))
+                if nonfinite != "rollback" or attempts > _nonfinite.MOST_ROLLBACKS:
+                    raise _cli.Fault(_cli.BROKEN_NUMBERS, _nonfinite.told(found, seeds, nonfinite, _steps_done(state)))
                 history = {**history, "rows": [], "rollbacks": 0} if restored is None else restored.extra
-                state = _in_another_order(state, broken, attempts)
+                state = _nonfinite.in_another_order(state, broken, attempts)
                 done, inside = _steps_done(state), core.position(learner, state)[1]
-                bar.say(f"rolled back to step {done}: {_where(found, seeds)}")
+                bar.say(f"rolled back to step {done}: {_nonfinite.where(found, seeds)}")
                 log.close()
                 log = _progress.Log(workdir, done) if _hosts.is_first() else silent
                 events = core.iterate(learner, data, state, chunk_steps=chunk_steps)
                 continue
             history["skipped"] += int(np.sum(record.get("skipped", 0)))
             if event.metrics is not None:
-                history["rows"].append(_lists(event.metrics))
+                history["rows"].append(_results.lists(event.metrics))
             history["seconds"] = time.monotonic() - began
             history["compile_seconds"] = _cost.compile_seconds() - compiling
             if tracer is not None:
@@ -216,7 +215,7 @@ def train(
                 log.eval(done, event.experience, history["rows"][-1])
             if every and inside % every == 0:
                 tested = core.evaluate(learner, state, data, event.experience) if inside else event.metrics
-                log.trace(done, event.experience, _lists(tested))
+                log.trace(done, event.experience, _results.lists(tested))
             bar.update(done, event.experience, record)
             due = event.metrics is not None or bool(save_steps and done % save_steps == 0)
             # Looked at once: a signal that comes after this line is seen after the next chunk.
@@ -236,7 +235,7 @@ def train(
         with _workdir.on_disk(workdir):
             _workdir.write(workdir / "result.json", result)
     if result["finished"]:
-        bar.say(f"done in {history['seconds']:.1f} s, {_final(result)}")
+        bar.say(f"done in {history['seconds']:.1f} s, {_results.final(result)}")
     else:
         bar.say(f"stopped at step {done} of {total}, the same command goes on from there")
     return result
@@ -269,7 +268,7 @@ def load(workdir: str | Path, seed: int | None = None) -> tuple[core.Learner, co
     if not (workdir / "checkpoints").is_dir():
         raise _build.ConfigError(f"{workdir} holds no checkpoint yet: let its run save one.")
     learner = _build.build(config)
-    checkpoints = core.open_checkpoints(workdir / "checkpoints")
+    checkpoints = _build.refused(str(workdir), core.open_checkpoints, workdir / "checkpoints")
     try:
         like = _build.refused(str(workdir), core.start, learner, seeds)
         restored = _build.refused(str(workdir), checkpoints.restore, like)
@@ -321,25 +320,21 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if (given.dry_run or given.sweep) and (given.distributed or given.coordinator):
         _cli.fail("--sweep and --dry_run run in one process: leave out --distributed and --coordinator.")
-    if given.config is not None and given.dry_run:
-        try:
+    try:
+        if given.config is not None and given.dry_run:
             print(_dry_run.describe(given.config, given.seeds))
-        except _build.ConfigError as error:
-            _cli.fail(str(error))
-        return 0
-    if given.config is not None and given.workdir is not None and given.sweep:
-        _use_cache()
-        try:
-            found = _sweep.run(given.config, given.workdir, given.seeds, given.sweep)
-        except _build.ConfigError as error:
-            _cli.fail(str(error))
-        print(_sweep.table(found))
-        return 0
+            return 0
+        if given.config is not None and given.workdir is not None and given.sweep:
+            _cost.use_cache()
+            print(_sweep.table(_sweep.run(given.config, given.workdir, given.seeds, given.sweep)))
+            return 0
+    except _build.ConfigError as error:
+        _cli.fail(str(error))
     if given.config is None or given.workdir is None:
         _cli.fail(
             "--config=FILE and --workdir=DIR are needed, as in --config=configs/continual/er.py --workdir=runs/er."
         )
-    _use_cache()
+    _cost.use_cache()
     _hosts.connect(given)
     options = {name: given[name].value for name in ("save_seconds", "save_steps", "nonfinite", "quiet", "profile")}
     with _cli.signals() as received:
@@ -386,59 +381,16 @@ def _result(
     } | _provenance.facts(config)
 
 
-def _final(result: dict[str, Any]) -> str:
-    return f"final {result['metric']} {_results.score_text(_results.scores(result)['final_accuracy'])}"
-
-
 def _score(learner: core.Learner, data: core.Data, event: core.Event) -> float | None:
     """Of a checkpoint, by which the best is kept: the mean metric on rows held out, at the end of an experience."""
     if event.metrics is None or "valid" not in data.experiences:
         return None
-    found = _lists(core.evaluate(learner, event.state, data, event.experience, split="valid"))
+    found = _results.lists(core.evaluate(learner, event.state, data, event.experience, split="valid"))
     return float(np.mean(next(iter(found.values()))))
-
-
-def _in_another_order(state: core.TrainState, seeds: np.ndarray, attempt: int) -> core.TrainState:
-    """The state with other random numbers from here on, the order of rows among them, for some of its seeds."""
-
-    def fold(key: jax.Array, chosen: jax.Array) -> jax.Array:
-        data = jax.random.key_data(key)
-        other = jax.random.key_data(jax.random.fold_in(key, attempt))
-        return jax.random.wrap_key_data(jnp.where(chosen, other, data), impl=jax.random.key_impl(key))
-
-    return state._replace(rng=jax.vmap(fold)(state.rng, seeds))
-
-
-def _where(found: core.Breakdown | None, seeds: Sequence[int]) -> str:
-    if found is None:
-        return "numbers that were not finite, and are when the same steps are run again: look at the memory"
-    return f"{found}, for seed {', '.join(str(seeds[place]) for place in found.seeds)}"
-
-
-def _told(found: core.Breakdown | None, seeds: Sequence[int], policy: str, done: int) -> str:
-    tried = {
-        "stop": "lower the learning rate or clip gradients, or try --nonfinite=skip or --nonfinite=rollback",
-        "skip": "leaving such steps out did not help; lower the learning rate or clip gradients",
-        "rollback": f"other orders of the rows did not help {_MOST_ROLLBACKS} times; lower the learning rate or clip "
-        "gradients",
-    }
-    return f"{_where(found, seeds)}; the run stands at its checkpoint of step {done}: {tried[policy]}."
-
-
-def _lists(record: Any) -> dict[str, Any]:
-    return {name: np.asarray(value).astype(float).tolist() for name, value in record.items()}
 
 
 def _steps_done(state: core.TrainState) -> int:
     return int(np.ravel(np.asarray(state.step))[0])
-
-
-def _use_cache() -> None:
-    """Programs compiled by an earlier run are read back, from `$JAX_COMPILATION_CACHE_DIR` or the home folder."""
-    if not jax.config.jax_compilation_cache_dir:
-        cache = Path.home() / ".cache" / "ctrain_jax" / "xla"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,9 @@ from ctrain_jax.core import _checkpoint
 from experiments import _build, _cli, _progress, _workdir, continual
 from tests.faults import small
 
+# A save that is given up leaves a callback of Orbax to an event loop that is closed.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 @pytest.fixture
 def train(monkeypatch):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments import _build, _cli, _progress, continual
+from experiments import _build, _cli, _nonfinite, _progress, continual
 from tests.faults import small
 
 
@@ -58,7 +58,7 @@ def test_steps_can_be_skipped(train, tmp_path, healthy):
 
 
 def test_nothing_but_skipped_steps_ends_the_run(train, tmp_path, monkeypatch):
-    monkeypatch.setattr(continual, "_MOST_SKIPPED", 3)
+    monkeypatch.setattr(_nonfinite, "MOST_SKIPPED", 3)
     with pytest.raises(_cli.Fault, match="leaving such steps out did not help"):
         train(tmp_path, *[small.accident("loss", at) for at in range(8)], nonfinite="skip")
 
