@@ -45,7 +45,9 @@ MARK = "<!-- measured -->"
 def define_flags() -> None:
     """The flags of the binary; not when it is imported, as flags of all binaries share their names."""
     flags.DEFINE_enum("table", None, TABLES, "The table, a file in configs/published.")
-    flags.DEFINE_string("only", None, "Run the cells whose name starts with this: --only=class, --only=class,er.")
+    flags.DEFINE_string(
+        "only", None, "The cell of this name, or those whose names begin so: --only=class, --only=class,er."
+    )
     flags.DEFINE_bool("missing", False, "Run the cells that are not stored yet.")
     flags.DEFINE_bool("report", False, "Run nothing, write configs/published/README.md again.")
     flags.DEFINE_integer("seeds", 5, "How many seeds: 0, 1, ...", lower_bound=3)
@@ -67,7 +69,8 @@ def main(argv: Sequence[str]) -> int:
     path = out / f"{given.table}.json"
     recipe = importlib.import_module(f"configs.published.{given.table}")
     stored = json.loads(path.read_text()) if path.is_file() else None
-    names = [name for name in recipe.PUBLISHED if name.startswith(given.only or "")]
+    exact = given.only in recipe.PUBLISHED
+    names = [given.only] if exact else [name for name in recipe.PUBLISHED if name.startswith(given.only or "")]
     if not names:
         _cli.fail(f"no cell of {given.table} starts with {given.only!r}: {_cli.nearest(given.only, recipe.PUBLISHED)}")
     if given.missing and stored is not None:

@@ -67,6 +67,7 @@ def everything(
 
 
 def check_source(kind: str, source: Any, num_experiences: Any) -> None:
+    """Raises unless a stream of that kind can be made of so many experiences: their rows are counted in 32 bits."""
     if not isinstance(source, Source):
         raise TypeError(f"{kind}: source must be a Source, got {type(source).__name__}; make one with streams.arrays.")
     if not isinstance(num_experiences, int | np.integer) or isinstance(num_experiences, bool):

@@ -79,7 +79,8 @@ def test_entries_that_lead_elsewhere_are_not_even_unpacked(fetched, tmp_path):
 @given(content=changed(packed(mnist())))
 @settings(EXAMPLES, max_examples=60)
 def test_a_changed_archive_is_the_data_set_or_a_sentence(fetched, content):
-    fetched(content)
+    sentence = fetched(content)
+    assert sentence is None or sentence.startswith("data: ")
 
 
 def test_an_archive_of_an_endless_file_is_told(fetched, monkeypatch):

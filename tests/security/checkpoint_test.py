@@ -102,7 +102,7 @@ def test_changed_files(good, work, data):
         if file.is_file() and file.stat().st_size:
             content = data.draw(changed(file.read_bytes()) | st.just(DEEP) | st.just(b""))
             file.write_bytes(content)
-    answer(directory)
+    assert answer(directory) in (*STEPS, None)
 
 
 @given(data=st.data())
@@ -123,7 +123,7 @@ def test_json_of_other_kinds(good, work, data):
     file.write_text(json.dumps(content))
     if name != "seal.json":
         (directory / "2" / "seal.json").unlink()
-    answer(directory, forged=True)
+    assert answer(directory, forged=True) in (*STEPS, None)
 
 
 @pytest.mark.parametrize("file", ["seal.json", MANIFEST, "state/_METADATA", "_CHECKPOINT_METADATA"])

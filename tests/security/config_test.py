@@ -171,6 +171,15 @@ def test_the_name_of_a_run_is_no_part_of_a_path(tmp_path):
     assert files == {f"a/b/optimizer.learning_rate={value}/result.json" for value in ("0.1", "0.2")}
 
 
+def test_a_link_in_the_checkpoints_of_a_run_is_told(tmp_path):
+    config = ml_collections.ConfigDict(PLAIN)
+    train(config, tmp_path, quiet=True)
+    (tmp_path / "result.json").unlink()
+    (tmp_path / "checkpoints" / "2" / "state" / "link").symlink_to(tmp_path)
+    for call in (lambda: train(config, tmp_path, quiet=True), lambda: load(tmp_path)):
+        assert "is a link, a pipe or a device: delete it" in (told(call) or "")
+
+
 CLAIM = {"config": json.loads(json.dumps(PLAIN)), "seeds": [0], "versions": {"jax": "1"}, "commit": None}
 RESULT = {"name": "er", "finished": True, "steps": 2, "metric": "accuracy", "matrices": [[[1.0]]], "seeds": [0]}
 
@@ -178,17 +187,18 @@ RESULT = {"name": "er", "finished": True, "steps": 2, "metric": "accuracy", "mat
 @given(claim=regrown(CLAIM), result=regrown(RESULT))
 @settings(EXAMPLES, max_examples=50)
 def test_the_notes_of_a_run_are_read_or_told(home, claim, result):
-    read_notes(home, json.dumps(claim), json.dumps(result))
+    assert "holds" in read_notes(home, json.dumps(claim), json.dumps(result))
 
 
 def test_notes_without_end_are_told(home):
-    read_notes(home, "[" * 100_000, "[" * 100_000)
+    assert "holds no run" in read_notes(home, "[" * 100_000, "[" * 100_000)
 
 
 def read_notes(folder, claim, result):
+    """What `load` says of a folder without a checkpoint; a claim is told, and a result is shown or none."""
     (folder / "config.json").write_text(claim)
     (folder / "result.json").write_text(result)
     told(lambda: _workdir.is_claimed(folder, CLAIM))
     if (found := _workdir.finished(folder)) is not None:
         assert _results.summary_table([found]) and "steps" in found and "metric" in found
-    assert told(lambda: load(folder)) is not None
+    return told(lambda: load(folder))
