@@ -2,7 +2,7 @@
 
 python -m experiments.continual --config=configs/fault/checkfree.py --workdir=runs/checkfree --seeds=5
 
-Measured: 87 s for 5 seeds on 2 busy cores, final accuracy 76.3 ± 1.6 (mean and 95 percent interval) with about six
+Measured: 44 s for 5 seeds on 2 cores, final accuracy 76.3 ± 1.6 (mean and 95 percent interval) with about six
 blocks lost in 626 steps. Against other repairs: `python -m experiments.evidence --name=checkfree`.
 """
 
