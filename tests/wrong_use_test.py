@@ -119,6 +119,7 @@ WRONG = {
     "no task": (lambda: make(core.Method("expert", needs=("task",))), ValueError, "expert needs the task of a row when predicting, which arrays_class_incremental does not give: use streams.task_incremental."),
     "no boundaries": (lambda: make(continual.si(1.0), stream=split()._replace(boundaries=False)), ValueError, "si needs to know where experiences begin and end, which arrays_class_incremental hides: use a method that learns from step to step alone."),
     "no labels": (lambda: make(continual.er(8), stream=split()._replace(labels=False)), ValueError, "er needs labels, which arrays_class_incremental hides: use a method that learns without."),
+    "no labels in the loss": (lambda: run(stream=split()._replace(labels=False)), ValueError, "The stream hides labels, which the usual loss needs: give make_learner a problem"),
     "a need that nobody knows": (lambda: make(core.Method("oracle", needs=("future",))), ValueError, "oracle needs future: choose from task, boundaries, labels, features."),
     "no head": (lambda: start(continual.lucir(2), model=module(nn.Sequential([nn.Dense(4)]))), ValueError, "lucir expects the last layer as params['head'] with a kernel [D, C], got layers_0: name it 'head'."),
     "no kernel": (lambda: start(continual.gpm(), model=MATRIX), ValueError, "gpm protects kernels of Dense and two-dimensional Conv layers of linen models, got no kernel: use a model of such layers, or name other kernels in train."),

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ctrain_jax.core._base import Batch, Data, Experience, PyTree, Source, Spec, Stream
 from ctrain_jax.core._mesh import replicate, spread_rows
@@ -14,6 +15,9 @@ from ctrain_jax.ops import permute_index
 
 def to_device(stream: Stream, mesh: jax.sharding.Mesh | None = None, *, spread: bool = False) -> Data:
     """The arrays of a stream on the device: raw (uint8 stays uint8), to be handed to every compiled function.
+
+    Inputs that are no numpy array, as those of `streams.on_host`, stay where they are: the host reads the rows of a
+    batch when a step asks for them. The run is the same to the bit, as rows are asked for by number.
 
     Args:
       stream: from `streams`.
@@ -27,7 +31,8 @@ def to_device(stream: Stream, mesh: jax.sharding.Mesh | None = None, *, spread: 
     Raises:
       ValueError: `spread` without a mesh.
     """
-    source = {"train": stream.source.train, "test": stream.source.test}
+    parts = {"train": stream.source.train, "test": stream.source.test}
+    source = {split: {k: x for k, x in part.items() if isinstance(x, np.ndarray)} for split, part in parts.items()}
     data = Data(source, stream.experiences, stream.origins)
     if mesh is None:
         if spread:
@@ -66,11 +71,19 @@ def batch_positions(key: jax.Array, i: jax.Array, size: jax.Array, batch_size: i
     return positions, (at < size).astype(jnp.float32)
 
 
-def fetch_rows(stream: Stream, data: Data, experience: Experience, record: PyTree, split: str) -> Batch:
+def fetch_rows(
+    stream: Stream,
+    data: Data,
+    experience: Experience,
+    record: PyTree,
+    split: str,
+    mesh: jax.sharding.Mesh | None = None,
+) -> Batch:
     """The batch of some rows: gathered, made float, seen through the view of the experience that they came from."""
     row, origin = record["row"], record["experience"]
     arrays = data.source["test" if split == "test" else "train"]
-    inputs = as_floats(arrays["inputs"][row])
+    stayed = stream.source.test if split == "test" else stream.source.train
+    inputs = as_floats(arrays["inputs"][row] if "inputs" in arrays else _read(stayed["inputs"], row, mesh))
     if stream.view_fn is not None:
         views = jax.tree.map(lambda x: x[origin], data.origins.view)
         inputs = jax.vmap(stream.view_fn)(inputs, views)
@@ -87,6 +100,24 @@ def fetch_rows(stream: Stream, data: Data, experience: Experience, record: PyTre
     elif stream.heads == "seen":
         batch["classes"] = jnp.broadcast_to(experience.seen, (*row.shape, experience.seen.shape[-1]))
     return batch
+
+
+def _read(inputs: Any, row: jax.Array, mesh: jax.sharding.Mesh | None) -> jax.Array:
+    """Rows of inputs that stayed on the host; of several devices each asks its own host for its part of the rows."""
+
+    def ask(row: jax.Array) -> jax.Array:
+        answer = jax.ShapeDtypeStruct((*row.shape, *inputs.shape[1:]), inputs.dtype)
+        return jax.pure_callback(look_up, answer, row, vmap_method="broadcast_all")
+
+    def look_up(row: Any) -> np.ndarray:
+        row = np.asarray(row)
+        return np.asarray(inputs[row.reshape(-1)]).reshape(*row.shape, *inputs.shape[1:])
+
+    if mesh is None:
+        return ask(row)
+    count, part = row.shape[0], jax.sharding.PartitionSpec("data")
+    filled = row[jnp.arange(count + -count % mesh.shape["data"]) % count]
+    return jax.shard_map(ask, mesh=mesh, in_specs=part, out_specs=part)(filled)[:count]
 
 
 def as_floats(raw: jax.Array) -> jax.Array:

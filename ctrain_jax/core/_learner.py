@@ -162,7 +162,7 @@ def make_learner(
                 weights = (place < experience.size).astype(jnp.float32)
                 place = place % experience.size
                 record = {"row": experience.rows[place], "experience": experience.origin[place]}
-                batch = fetch_rows(stream, data, learned, record, split) | {"weights": weights}
+                batch = fetch_rows(stream, data, learned, record, split, parts.mesh) | {"weights": weights}
                 rows = problem.metrics(predict(ts, data, t, question(batch, spec)), batch)
                 return {k: sums[k] + jnp.sum(rows[k] * weights) for k in metrics}
 
@@ -196,4 +196,12 @@ def _check_variables(variables: Variables, expected: Variables) -> None:
 
 
 def _default_problem(stream: Stream) -> Problem:
-    return classification() if stream.source.train["labels"].dtype.kind in "iu" else regression()
+    problem = classification() if stream.source.train["labels"].dtype.kind in "iu" else regression()
+    return problem if stream.labels else problem._replace(loss=_hidden_labels)
+
+
+def _hidden_labels(outputs: Outputs, batch: Batch) -> jax.Array:
+    raise ValueError(
+        "The stream hides labels, which the usual loss needs: give make_learner a problem whose loss does without, or "
+        "the learner labels by stream._replace(labels=True)."
+    )

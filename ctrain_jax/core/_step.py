@@ -39,6 +39,11 @@ class Parts(NamedTuple):
     optimizer: optax.GradientTransformationExtraArgs
     layout: Layout | None
 
+    @property
+    def mesh(self) -> jax.sharding.Mesh | None:
+        """The devices, None for the default one."""
+        return None if self.layout is None else self.layout.mesh
+
 
 def make_context(parts: Parts, hook: str, key: jax.Array, ts: TrainState, **fields: Any) -> Context:
     """The context of a hook at a train state."""
@@ -51,7 +56,7 @@ def make_context(parts: Parts, hook: str, key: jax.Array, ts: TrainState, **fiel
 def make_fetch(parts: Parts, data: Data, t: jax.Array, split: str = "train") -> Callable[..., Batch]:
     """`fetch(record) -> batch`, with what the protocol hides left out."""
     experience = at(data.experiences["train"], t)
-    return lambda record: hide(fetch_rows(parts.stream, data, experience, record, split), parts.stream)
+    return lambda record: hide(fetch_rows(parts.stream, data, experience, record, split, parts.mesh), parts.stream)
 
 
 def make_step(
@@ -115,7 +120,7 @@ def make_step(
         key = jax.random.fold_in(of_experience, i)
         positions, weights = batch_positions(tag(of_experience, "order"), i, experience.size, spec.batch_size)
         record = {"row": experience.rows[positions], "experience": experience.origin[positions]}
-        shown = fetch_rows(stream, data, experience, record, "train") | {"weights": weights}
+        shown = fetch_rows(stream, data, experience, record, "train", parts.mesh) | {"weights": weights}
         incoming = hide(shown, stream)
         fetch = make_fetch(parts, data, t)
         ctx = make_context(parts, "step", key, ts, experience=experience, fetch=fetch, incoming=incoming)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from ctrain_jax.core._base import Source
-from ctrain_jax.ops import check_non_negative
+from ctrain_jax.ops import check_non_negative, check_positive
+from ctrain_jax.streams._on_host import on_host
 from ctrain_jax.streams._sources import arrays
 
 _FETCHED = ("mnist", "fashion_mnist", "cifar10")  # what experiments.data can prepare
@@ -30,11 +31,13 @@ def tfds(
     *,
     train_split: str = "train",
     test_split: str = "test",
+    size: int | None = None,
     pad: int = 0,
+    resident: bool = True,
     mean: Any = None,
     std: Any = None,
 ) -> Source:
-    """A prepared `image`/`label` data set of tensorflow-datasets, in memory.
+    """A prepared `image`/`label` data set of tensorflow-datasets, in memory or read from the disk batch by batch.
 
     Args:
         name: `"mnist"`, or `"name/config"`, or `"name:version"`; the newest prepared version by default.
@@ -42,7 +45,10 @@ def tfds(
             `~/tensorflow_datasets`, by default.
         train_split: what to train on, in the language of tfds (`"train[:80%]"`).
         test_split: what to test on.
+        size: images are brought to this height and width: the shorter side by bilinear interpolation, and then the
+            middle; None takes images that are of one size.
         pad: pixels of zeros that are added on each side of an image (2 makes the 28 x 28 of MNIST 32 x 32).
+        resident: False leaves images on the disk: a step reads and decodes the rows of its batch (see `on_host`).
         mean: see `arrays`.
         std: see `arrays`.
 
@@ -51,8 +57,9 @@ def tfds(
 
     Raises:
         FileNotFoundError: the data set is not prepared under `data_dir`.
-        ValueError: a `name` of another form, which could lead out of `data_dir`; not an image classification data set
-            of one image size, or stored as TFRecord; features that are no part of tensorflow-datasets.
+        ValueError: a `size` or `pad` that is none; a `name` of another form, which could lead out of `data_dir`; not an
+            image classification data set, images of several sizes without a `size`, or stored as TFRecord; features
+            that are no part of tensorflow-datasets.
 
     Example:
         >>> tfds("mnist", "nowhere")  # doctest: +ELLIPSIS
@@ -61,6 +68,8 @@ def tfds(
         FileNotFoundError: tfds: 'mnist' is not prepared under nowhere; run `python -m experiments.data ...
     """
     check_non_negative("pad", pad)
+    if size is not None:
+        check_positive("size", size)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(f"tfds: name must be 'name', 'name/config' or 'name:version', got {name!r}; leave paths out.")
     directory = _prepared(name, default_data_dir() if data_dir is None else pathlib.Path(data_dir).expanduser())
@@ -81,23 +90,18 @@ def tfds(
             f"{builder.info.file_format.value} in {directory}; prepare it again with file_format='array_record'."
         )
     decode: Any = tensorflow_datasets.decode
-    images, labels = [], []
+    images, inputs, labels = [], [], []
     for split in (train_split, test_split):
         rows = builder.as_data_source(split=split, decoders={"image": decode.SkipDecoding()})
-        part = _read(name, rows, features["image"])
-        border = ((0, 0), (pad, pad), (pad, pad), (0, 0))[: part[0].ndim]
-        images.append(np.pad(part[0], border))
-        labels.append(part[1])
-    return arrays(
-        images[0],
-        labels[0],
-        images[1],
-        labels[1],
-        name=name.replace("/", "_").replace(":", "_"),
-        num_classes=classes,
-        mean=mean,
-        std=std,
-    )
+        images.append(_Images(name, rows, features["image"].shape[-1], size, pad))
+        labels.append(_labels(rows))
+        inputs.append(images[-1][:] if resident else np.broadcast_to(images[-1][:1], images[-1].shape))
+    label = name.replace("/", "_").replace(":", "_")
+    source = arrays(inputs[0], labels[0], inputs[1], labels[1], name=label, num_classes=classes, mean=mean, std=std)
+    if resident:
+        return source
+    train, test = ({**part, "inputs": found} for part, found in zip((source.train, source.test), images, strict=True))
+    return on_host(source._replace(train=train, test=test))
 
 
 def default_data_dir() -> pathlib.Path:
@@ -152,24 +156,43 @@ def _named(tree: Any, keys: tuple[str, ...]) -> list[Any]:
     return [x for value in tree for x in _named(value, keys)] if isinstance(tree, list) else []
 
 
-def _read(name: str, rows: Any, feature: Any) -> tuple[np.ndarray, np.ndarray]:
-    """All rows of a split: images uint8 `[N, H, W]` or `[N, H, W, c]`, labels `[N]`."""
-    images, labels = [], []
-    for start in range(0, len(rows), _BLOCK):
-        for row in rows.__getitems__(range(start, min(start + _BLOCK, len(rows)))):
-            images.append(_decode(row["image"], feature.shape[-1]))
-            labels.append(row["label"])
-    shapes = {image.shape for image in images}
-    if len(shapes) > 1:
-        raise ValueError(
-            f"tfds: the images of '{name}' must be of one size, got {len(shapes)} sizes, such as "
-            f"{sorted(shapes)[:2]}; resize them yourself and pass the arrays to `streams.arrays`."
-        )
-    stacked = np.stack(images)
-    return stacked[..., 0] if stacked.ndim == 4 and stacked.shape[-1] == 1 else stacked, np.asarray(labels, np.int32)
+class _Images:
+    """The images of a split, uint8 `[N, H, W]` or `[N, H, W, c]`, decoded when they are asked for."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, name: str, rows: Any, channels: int, size: int | None, pad: int):
+        self._name, self._rows, self._channels, self._size, self._pad = name, rows, channels, size, pad
+        self.shape = (len(rows), *self._image(rows[0]["image"]).shape)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        wanted = np.arange(self.shape[0])[index]
+        blocks = [self._block(wanted[at : at + _BLOCK]) for at in range(0, len(wanted), _BLOCK)]
+        return np.concatenate(blocks) if blocks else np.zeros((0, *self.shape[1:]), self.dtype)
+
+    def _block(self, wanted: np.ndarray) -> np.ndarray:
+        images = [self._image(row["image"]) for row in self._rows.__getitems__(wanted.tolist())]
+        shapes = {image.shape for image in images} | {self.shape[1:]}
+        if len(shapes) > 1:
+            raise ValueError(
+                f"tfds: the images of '{self._name}' must be of one size, got {len(shapes)} sizes, such as "
+                f"{sorted(shapes)[:2]}; give a size to which they are brought."
+            )
+        return np.stack(images)
+
+    def _image(self, stored: Any) -> np.ndarray:
+        image = _sized(_decoded(stored, self._channels), self._size)
+        image = np.pad(image, ((self._pad, self._pad), (self._pad, self._pad), (0, 0))[: image.ndim])
+        return image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
 
 
-def _decode(image: Any, channels: int) -> np.ndarray:
+def _labels(rows: Any) -> np.ndarray:
+    starts = range(0, len(rows), _BLOCK)
+    blocks = [rows.__getitems__(range(at, min(at + _BLOCK, len(rows)))) for at in starts]
+    return np.asarray([row["label"] for block in blocks for row in block], np.int32)
+
+
+def _decoded(image: Any, channels: int) -> np.ndarray:
     """One image: what an Image feature stored (PNG or JPEG bytes), or the array of a Tensor feature."""
     if not isinstance(image, bytes):
         return np.asarray(image)
@@ -177,3 +200,18 @@ def _decode(image: Any, channels: int) -> np.ndarray:
 
     with Image.open(io.BytesIO(image)) as file:
         return np.asarray(file.convert(_MODES[channels]))
+
+
+def _sized(image: np.ndarray, size: int | None) -> np.ndarray:
+    """The middle of an image whose shorter side is brought to `size`."""
+    if size is None or image.shape[:2] == (size, size):
+        return image
+    from PIL import Image
+
+    grey = image.ndim == 3 and image.shape[-1] == 1
+    file = Image.fromarray(image[..., 0] if grey else image)
+    scale = size / min(file.size)
+    wide, high = (max(size, round(side * scale)) for side in file.size)
+    left, top = (wide - size) // 2, (high - size) // 2
+    resized = np.asarray(file.resize((wide, high), Image.Resampling.BILINEAR))
+    return resized[top : top + size, left : left + size]
