@@ -25,7 +25,7 @@ def split_fashion_mnist(name: str, methods: tuple[str, ...], arg: str | None) ->
     config.seed = 0  # the first one; --seeds=5 runs 0 to 4
     config.source = {"name": "fashion_mnist"}  # in ctrain_jax.streams, and its arguments (of tfds: dataset, data_dir)
     config.scenario = {"name": "class_incremental", "num_experiences": 5, "valid_fraction": 0.0}
-    config.arrival = "incremental"  # "joint": everything at once; "cumulative": everything so far
+    config.arrival = "incremental"  # "joint": all at once; "cumulative": all so far; "power_law": some of it
     config.model = {"name": "MLP", "hidden": (400, 400)}  # in ctrain_jax.models
     config.optimizer = {"name": "adam", "learning_rate": 1e-3}  # in optax, or diffgrad
     config.methods = methods

@@ -125,7 +125,7 @@ def evidence():
 
     found = [json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))]
     sections = []
-    for family in ("continual", "peft", "optim", "metrics"):
+    for family in ("continual", "peft", "optim", "metrics", "streams"):
         sections.append(f"## Evidence: {family}")
         for one in found:
             if one["factory"].split(".")[1] == family:

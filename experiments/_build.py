@@ -33,7 +33,18 @@ METHODS = {
     for name, factory in ((name, getattr(family, name)) for name in family.__all__)
     if inspect.isfunction(factory) and inspect.signature(factory).return_annotation is core.Method
 }
-SCENARIOS = ("class_incremental", "domain_incremental", "permuted", "rotated", "task_incremental")
+SCENARIOS = (
+    "class_incremental",
+    "domain_incremental",
+    "few_shot_class_incremental",
+    "generalized_class_incremental",
+    "permuted",
+    "rotated",
+    "scole",
+    "si_blurry",
+    "task_incremental",
+)
+ARRIVALS = ("joint", "cumulative", "power_law")
 SOURCES = ("digits", "fashion_mnist", "tfds")
 MODELS = ("CNN", "MLP", "ResNet18", "ViT")
 TOP = (
@@ -74,7 +85,7 @@ def build(
       ConfigError: an unknown key or name (with the nearest valid one), or a value that its factory refuses.
     """
     for key in config:
-        known_name("key of config", key, (*TOP, *METHODS))
+        known_name("key of config", key, (*TOP, *METHODS, *ARRIVALS))
     for key in TOP:
         if key not in config:
             raise ConfigError(f"config expects a value for {key}: set config.{key}, as in configs/common.py.")
@@ -95,6 +106,8 @@ def build(
     for key in config:
         if key in METHODS and key not in methods:
             raise ConfigError(f"config.{key} has no effect: add {key!r} to config.methods, got {tuple(methods)}.")
+        if key in ARRIVALS and key != config.arrival:
+            raise ConfigError(f"config.{key} has no effect: set config.arrival to {key!r}, got {config.arrival!r}.")
     stream = build_stream(config) if stream is None else stream
     module = named(models, "model", config.model, MODELS, num_classes=stream.source.num_classes)
     optimizer = named(OPTIMIZERS, "optimizer", config.optimizer, vars(OPTIMIZERS))
@@ -115,8 +128,11 @@ def build_stream(config: ml_collections.ConfigDict, source: core.Source | None =
     """The stream that a config describes, over the `source` of `build_source` where that was read before."""
     source = build_source(config) if source is None else source
     stream = named(streams, "scenario", config.scenario, SCENARIOS, source=source)
-    known_name("value of config.arrival", config.arrival, ("incremental", "joint", "cumulative"))
-    return stream if config.arrival == "incremental" else getattr(streams, config.arrival)(stream)
+    arrival = config.arrival
+    known_name("value of config.arrival", arrival, ("incremental", *ARRIVALS))
+    if arrival == "incremental":
+        return stream
+    return call(getattr(streams, arrival), f"config.{arrival}", config.get(arrival, {}), stream=stream)
 
 
 def named(

@@ -171,8 +171,8 @@ def heatmap(matrix: np.ndarray, half_widths: np.ndarray, *, label: str) -> str:
     decimals = 1 if columns <= 10 else 0 if columns <= 20 else None
     labelled = [k for k in range(max(rows, columns)) if decimals is not None or k == 0 or (k + 1) % 5 == 0]
     left, top = 56, 36
-    parts = [f'<text class="ht" x="{left}" y="12">accuracy on experience</text>']
-    for j in (k for k in labelled if k < columns):
+    parts = [f'<text class="ht" x="{left}" y="12">accuracy on experience</text>'] if columns > 1 else []
+    for j in (k for k in labelled if k < columns > 1):
         parts.append(f'<text class="hx" x="{left + (j + 0.5) * width:g}" y="{top - 8}">{j + 1}</text>')
     for i in range(rows):
         if i in labelled:

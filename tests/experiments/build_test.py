@@ -68,12 +68,40 @@ def test_methods_are_chained_in_their_order(monkeypatch):
     assert set(jax.eval_shape(learner.init, jax.random.key(0)).method_state) == {"ewc", "er"}
 
 
-@pytest.mark.parametrize(("arrival", "experiences", "tests"), [("joint", 1, 5), ("cumulative", 5, 5)])
+@pytest.mark.parametrize(
+    ("arrival", "experiences", "tests"), [("joint", 1, 5), ("cumulative", 5, 5), ("power_law", 5, 5)]
+)
 def test_arrivals(arrival, experiences, tests):
     config = er.get_config("runlocal")
     config.arrival = arrival
     learner = _build.build(config)
     assert learner.spec.num_experiences == experiences and len(learner.stream.experiences["test"].size) == tests
+
+
+def test_what_arrives_again_has_a_section():
+    config = er.get_config("runlocal")
+    config.power_law = {"fraction": 0.5}
+    with pytest.raises(_build.ConfigError, match="config.power_law has no effect: set config.arrival to 'power_law'"):
+        _build.build(config)
+    config.arrival = "power_law"
+    sizes = _build.build(config).stream.experiences["train"].size
+    assert sizes.tolist() == [288, 288 + 144, 291 + 146, 288 + 144, 282 + 141]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "tests"),
+    [
+        ({"name": "few_shot_class_incremental", "num_experiences": 3, "base_classes": 6}, 3),
+        ({"name": "generalized_class_incremental", "num_experiences": 3, "num_rows": 100}, 1),
+        ({"name": "scole", "num_experiences": 3, "classes_per_experience": 4}, 1),
+        ({"name": "si_blurry", "num_experiences": 3}, 1),
+    ],
+)
+def test_scenarios_of_other_tests_are_built(scenario, tests):
+    config = er.get_config("runlocal")
+    config.scenario = scenario
+    learner = _build.build(config)
+    assert learner.spec.num_experiences == 3 and len(learner.stream.experiences["test"].size) == tests
 
 
 @pytest.mark.parametrize(

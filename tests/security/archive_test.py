@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from ctrain_jax import streams
-from experiments import data
+from experiments import _packages, data
 from tests.security.wild import EXAMPLES, changed, executed, is_sentence, touched, watched
 
 PARTS = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
@@ -84,7 +84,7 @@ def test_a_changed_archive_is_the_data_set_or_a_sentence(fetched, content):
 
 
 def test_an_archive_of_an_endless_file_is_told(fetched, monkeypatch):
-    monkeypatch.setattr(data, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(_packages, "_MOST_BYTES", 1000)
     assert "package/data/train-images-idx3-ubyte must hold at most 1,000 bytes" in fetched(packed(mnist()))
 
 
@@ -96,7 +96,7 @@ def test_a_package_of_debian_holds_its_files_itself(tmp_path, monkeypatch):
     assert data.read_fashion_mnist(tmp_path / "unpacked")["test"][1].tolist() == [0, 1]
     file = folder / "train-images-idx3-ubyte.gz"
     with monkeypatch.context() as patch:
-        patch.setattr(data, "_MOST_BYTES", 1000)
+        patch.setattr(_packages, "_MOST_BYTES", 1000)
         with pytest.raises(ValueError, match=r"data: train-images-idx3-ubyte.gz must hold at most 1,000 bytes"):
             data.read_fashion_mnist(tmp_path / "unpacked")
     file.rename(tmp_path / "outside.gz")
@@ -133,7 +133,7 @@ def test_a_package_of_debian_is_unpacked_into_its_folder(tmp_path, entries):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "x.deb").write_bytes(content)
     try:
-        data.run_client(["dpkg", "-x", "x.deb", "unpacked"], tmp_path / "in")
+        _packages.run_client(["dpkg", "-x", "x.deb", "unpacked"], tmp_path / "in")
     except RuntimeError as error:
         assert "failed with code 2" in str(error)
     found = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("escaped")]

