@@ -4,12 +4,18 @@
 from 1 in the papers. Leading axes (seeds) are kept. Entries above the diagonal, experiences that were not trained on
 yet, are read by `forward_transfer` alone, so they may be nan when it is not asked for.
 
+Two numbers go by the name of forward transfer: `forward_transfer` looks at an experience just before it is trained on
+and subtracts an untrained learner, `forward_transfer_over_scratch` just after, and subtracts one that was trained on it
+alone.
+
 References:
     Lopez-Paz and Ranzato, "Gradient Episodic Memory for Continual Learning", arXiv 1706.08840, 2017.
     Chaudhry et al., "Riemannian Walk for Incremental Learning", arXiv 1801.10112, 2018.
     Rebuffi et al., "iCaRL: Incremental Classifier and Representation Learning", arXiv 1611.07725, 2017.
     Riemer et al., "Learning to Learn without Forgetting by Maximizing Transfer and Minimizing Interference",
     arXiv 1810.11910, 2019.
+    Wang, Zhang, Su and Zhu, "A Comprehensive Survey of Continual Learning: Theory, Method and Application", arXiv
+    2302.00487, 2023.
 """
 
 import jax
@@ -193,14 +199,75 @@ def forward_transfer(matrix: jax.typing.ArrayLike, baseline: jax.typing.ArrayLik
       arXiv 1706.08840, 2017, section 2, equation 4.
     """
     matrix = _square(matrix, "forward_transfer", least=2)
-    baseline = jnp.asarray(baseline)
-    if baseline.shape[-1:] != matrix.shape[-1:]:
-        raise ValueError(
-            f"forward_transfer needs one baseline accuracy for each of the {matrix.shape[-1]} experiences, got a "
-            f"baseline of shape {baseline.shape}: evaluate the untrained learner on every experience."
-        )
+    baseline = _reference("baseline", baseline, matrix, "evaluate the untrained learner on every experience")
     before = jnp.diagonal(matrix, offset=1, axis1=-2, axis2=-1)
     return jnp.mean(before - baseline[..., 1:], axis=-1)
+
+
+def forward_transfer_over_scratch(matrix: jax.typing.ArrayLike, scratch: jax.typing.ArrayLike) -> jax.Array:
+    r"""What earlier training did for learning the experiences after it (FWT of Wang et al., 2023).
+
+    .. math:: \mathrm{FWT} = \frac{1}{T-1} \sum_{j=1}^{T-1} \left( R_{j,j} - \tilde a_j \right)
+
+    Args:
+      matrix: `[..., T, T]` with `T >= 2`, accuracies in [0, 1].
+      scratch: `[..., T]`, accuracy on each experience of a learner that started anew and was trained on it alone.
+
+    Returns:
+      `[...]`, in [-1, 1]; negative where what was kept of the past stands in the way of the new.
+
+    Raises:
+      ValueError: if the matrix is not square or has one experience, or `scratch` has another length.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from ctrain_jax import metrics
+      >>> R = jnp.array([[0.9, 0.1, 0.2], [0.6, 0.8, 0.3], [0.7, 0.5, 0.9]])
+      >>> scratch = jnp.array([0.9, 0.9, 0.7])
+      >>> print(f"{metrics.forward_transfer_over_scratch(R, scratch):.3f}")   # ((0.8 - 0.9) + (0.9 - 0.7)) / 2
+      0.050
+
+    References:
+      arXiv 2302.00487, 2023, section 2.3.
+    """
+    matrix = _square(matrix, "forward_transfer_over_scratch", least=2)
+    scratch = _reference("scratch", scratch, matrix, "train a learner on each experience alone")
+    learned = jnp.diagonal(matrix, axis1=-2, axis2=-1)
+    return jnp.mean((learned - scratch)[..., 1:], axis=-1)
+
+
+def intransigence(matrix: jax.typing.ArrayLike, joint: jax.typing.ArrayLike) -> jax.Array:
+    r"""How much less is learned of an experience than without a past to keep (IM of Chaudhry et al., 2018).
+
+    .. math:: I = \frac{1}{T} \sum_{k=0}^{T-1} \left( a^*_k - R_{k,k} \right)
+
+    The paper has one number for each experience; this is their mean, as that of `forgetting` is.
+
+    Args:
+      matrix: `[..., T, T]`, accuracies in [0, 1].
+      joint: `[..., T]`, :math:`a^*_k`: accuracy on experience `k` of a learner that was trained on the data of
+        experiences 0 to `k` together, as on the stream `cumulative`.
+
+    Returns:
+      `[...]`, in [-1, 1]; lower is better, and negative where learning one after the other helps.
+
+    Raises:
+      ValueError: if the matrix is not square, or `joint` has another length.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from ctrain_jax import metrics
+      >>> R = jnp.array([[0.9, 0.1, 0.2], [0.6, 0.8, 0.3], [0.7, 0.5, 0.9]])
+      >>> joint = jnp.array([0.9, 0.95, 0.85])
+      >>> print(f"{metrics.intransigence(R, joint):.3f}")   # (0 + 0.15 - 0.05) / 3
+      0.033
+
+    References:
+      arXiv 1801.10112, 2018 (intransigence measure).
+    """
+    matrix = _square(matrix, "intransigence", least=1)
+    joint = _reference("joint", joint, matrix, "train a learner on experiences 0 to k together, for each k")
+    return jnp.mean(joint - jnp.diagonal(matrix, axis1=-2, axis2=-1), axis=-1)
 
 
 def learning_accuracy(matrix: jax.typing.ArrayLike) -> jax.Array:
@@ -251,3 +318,13 @@ def _square(matrix: jax.typing.ArrayLike, name: str, *, least: int) -> jax.Array
             "a joint run."
         )
     return matrix
+
+
+def _reference(name: str, value: jax.typing.ArrayLike, matrix: jax.Array, advice: str) -> jax.Array:
+    value = jnp.asarray(value)
+    if value.shape[-1:] != matrix.shape[-1:]:
+        raise ValueError(
+            f"{name} expects one accuracy for each of the {matrix.shape[-1]} experiences, got shape {value.shape}: "
+            f"{advice}."
+        )
+    return value

@@ -17,6 +17,8 @@ R = np.array(
     ]
 )
 BASELINE = np.array([0.40, 0.10, 0.20])
+SCRATCH = np.array([0.85, 0.90, 0.40])
+JOINT = np.array([0.90, 0.95, 0.85])
 
 SQUARE_ONLY = [
     metrics.seen_accuracy,
@@ -25,6 +27,7 @@ SQUARE_ONLY = [
     metrics.forgetting,
     metrics.backward_transfer,
     lambda matrix: metrics.forward_transfer(matrix, jnp.zeros(matrix.shape[-1])),
+    lambda matrix: metrics.forward_transfer_over_scratch(matrix, jnp.zeros(matrix.shape[-1])),
 ]
 
 
@@ -60,6 +63,17 @@ def test_forward_transfer() -> None:
     # Experience 1 after experience 0: 0.99 - 0.10 = 0.89; experience 2 after 1: 0.97 - 0.20 = 0.77.
     # (0.89 + 0.77) / 2; the baseline of experience 0 is never read.
     np.testing.assert_allclose(metrics.forward_transfer(R, BASELINE), 0.83, rtol=1e-6)
+
+
+def test_forward_transfer_over_scratch() -> None:
+    # ((0.80 - 0.90) + (0.70 - 0.40)) / 2; that of experience 0 is never read.
+    np.testing.assert_allclose(metrics.forward_transfer_over_scratch(R, SCRATCH), 0.10, rtol=1e-5)
+
+
+def test_intransigence() -> None:
+    # ((0.90 - 0.90) + (0.95 - 0.80) + (0.85 - 0.70)) / 3
+    np.testing.assert_allclose(metrics.intransigence(R, JOINT), 0.10, rtol=1e-5)
+    np.testing.assert_allclose(metrics.intransigence([[0.7]], [0.9]), 0.2, rtol=1e-5)
 
 
 def test_learning_accuracy() -> None:
@@ -131,5 +145,10 @@ def test_what_is_no_matrix_is_refused(shape: tuple[int, ...]) -> None:
 
 
 def test_a_baseline_of_another_length_is_refused() -> None:
-    with pytest.raises(ValueError, match="each of the 3 experiences"):
-        metrics.forward_transfer(R, np.zeros(2))
+    for function, name in (
+        (metrics.forward_transfer, "baseline"),
+        (metrics.forward_transfer_over_scratch, "scratch"),
+        (metrics.intransigence, "joint"),
+    ):
+        with pytest.raises(ValueError, match=f"{name} expects one accuracy for each of the 3 experiences"):
+            function(R, np.zeros(2))
