@@ -39,10 +39,8 @@ def learning_curve_fit(sizes: ArrayLike, scores: ArrayLike, threshold: float = 0
     Early points are irregular and make the asymptote rise. From the working level on, where it begins to fall, it comes
     down towards what will be reached, and is a usable estimate that tends to be too high.
 
-    How far it can see is a matter of noise: where 12 points span four decades of sizes the asymptote is about as
-    certain as a score is, where they span one, six times less. Of logistic regression, from the first third of the data
-    and with 900 and 2,000 test rows, the prediction was no better than the last score that was seen (both 2.2 points
-    off on digits, 1.0 and 1.3 on Fashion-MNIST).
+    How far it can see is a matter of noise: points over several decades of sizes tell the asymptote, points over one
+    hardly more than the last score does (see the evidence).
 
     Args:
       sizes: `[n]`, increasing and above 0: rows, steps or epochs seen.

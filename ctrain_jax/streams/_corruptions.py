@@ -93,7 +93,7 @@ def _defocus_blur(image, key, down, right, weight):
 
 def _glass_tables(c, height, width):
     sigma, far = c[0] * _scale(height, width), max(1, round(c[1] * _scale(height, width)))
-    blurs = _both(lambda n: f.gaussian_matrix(n, sigma, 4.0, f.nearest), height, width)
+    blurs = _both(lambda n: f.gaussian_matrix(n, sigma, 4.0, "nearest"), height, width)
     return *blurs, np.int32(far), np.int32(c[2])
 
 
@@ -182,7 +182,7 @@ def _contrast(image, key, kept):
 
 def _elastic_tables(c, height, width):
     strength, sigma, corners = (part * min(height, width) for part in c)
-    blurs = _both(lambda n: f.gaussian_matrix(n, sigma, 3.0, f.symmetric), height, width)
+    blurs = _both(lambda n: f.gaussian_matrix(n, sigma, 3.0, "reflect"), height, width)
     return *blurs, np.float32(strength), np.float32(corners)
 
 
@@ -198,10 +198,10 @@ def _elastic_transform(image, key, rows, columns, strength, corners):
     area = _cross(first, second)
     along, across = _cross(offset, second) / area, _cross(first, offset) / area
     place = before[1] + along[..., None] * (before[0] - before[1]) + across[..., None] * (before[2] - before[1])
-    image = f.sampled(image, place[..., 0], place[..., 1], f.mirror)
+    image = f.sampled(image, place[..., 0], place[..., 1], "mirror")
     field = jax.random.uniform(for_field, (height, width, 2), minval=-1.0)
     field = strength * f.separable(field, rows, columns)
-    return f.sampled(image, y + field[..., 0], x + field[..., 1], f.symmetric)
+    return f.sampled(image, y + field[..., 0], x + field[..., 1], "reflect")
 
 
 def _cross(a, b):

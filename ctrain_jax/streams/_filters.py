@@ -1,10 +1,10 @@
 """What the corruptions are made of: matrices and taps that numpy prepares, and what applies them under a trace.
 
 A blur, a zoom or a change of resolution is linear in the image, so numpy writes its matrix (or the list of its taps)
-once for each severity, and the traced part is a product. Borders: scipy calls the rules `nearest`, `symmetric` and
-`mirror` "nearest", "reflect" and "mirror", OpenCV "replicate", "reflect" and "reflect_101". The motion blur is that of
-ImageMagick as KarpelesLab/mblur ports it, the fractal the diamond-square algorithm of Fournier, Fussell and Carpenter
-(1982, doi 10.1145/358523.358553) with the constants of make_cifar_c.py, see `_corruptions`.
+once for each severity, and the traced part is a product. Borders: what scipy calls "nearest", "reflect" and "mirror"
+is "replicate", "reflect" and "reflect_101" of OpenCV. The motion blur is that of ImageMagick as KarpelesLab/mblur ports
+it, the fractal the diamond-square algorithm of Fournier, Fussell and Carpenter (1982, doi 10.1145/358523.358553) with
+the constants of make_cifar_c.py, see `_corruptions`.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,12 +22,6 @@ Taps = tuple[np.ndarray, np.ndarray, np.ndarray]  # int32 [n], int32 [n], float3
 def nearest(index: Any, size: int) -> Any:
     """a a a | a b c d | d d d."""
     return index.clip(0, size - 1)
-
-
-def symmetric(index: Any, size: int) -> Any:
-    """c b a | a b c d | d c b."""
-    index = index % (2 * size)
-    return index + (index >= size) * (2 * size - 1 - 2 * index)
 
 
 def mirror(index: Any, size: int) -> Any:
@@ -48,16 +42,12 @@ def stacked(tables: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
     return tuple(columns)
 
 
-def gaussian_matrix(size: int, sigma: float, truncate: float, fold: Fold) -> np.ndarray:
-    """`[size, size]`, the blur by a Gaussian that is cut at `truncate` standard deviations, as scipy cuts it."""
-    reach = int(truncate * sigma + 0.5)
-    offset = np.arange(-reach, reach + 1)
-    weight = np.exp(-0.5 * np.square(offset / max(sigma, 1e-9)))
-    matrix = np.zeros((size, size))
-    places = np.arange(size)
-    for k, w in zip(offset, weight / weight.sum(), strict=True):
-        np.add.at(matrix, (places, fold(places + k, size)), w)
-    return matrix.astype(np.float32)
+def gaussian_matrix(size: int, sigma: float, truncate: float, mode: str) -> np.ndarray:
+    """`[size, size]`, the blur by a Gaussian that is cut at `truncate` standard deviations; `mode` as in scipy."""
+    from scipy.ndimage import gaussian_filter1d  # half a second that `import ctrain_jax` should not pay
+
+    blur = gaussian_filter1d(np.eye(size), max(sigma, 1e-9), axis=0, truncate=truncate, mode=mode)
+    return np.asarray(blur, np.float32)
 
 
 def zoom_matrix(size: int, factor: float) -> np.ndarray:
@@ -126,16 +116,11 @@ def moved(image: jax.Array, weight: jax.Array, degrees: jax.Array) -> jax.Array:
     return correlate(image, down, right, weight, nearest)
 
 
-def sampled(image: jax.Array, y: jax.Array, x: jax.Array, fold: Fold) -> jax.Array:
-    """An image `[H, W, c]` read between its pixels at `y`, `x` `[H, W]`, linearly."""
-    height, width = image.shape[:2]
-    top, left = jnp.floor(y).astype(jnp.int32), jnp.floor(x).astype(jnp.int32)
-    total = jnp.zeros_like(image)
-    for down in (0, 1):
-        for right in (0, 1):
-            weight = (1 - jnp.abs(y - top - down)) * (1 - jnp.abs(x - left - right))
-            total += weight[..., None] * image[fold(top + down, height), fold(left + right, width)]
-    return total
+def sampled(image: jax.Array, y: jax.Array, x: jax.Array, mode: str) -> jax.Array:
+    """An image `[H, W, c]` read between its pixels at `y`, `x` `[H, W]`, linearly; `mode` as in scipy."""
+    from jax.scipy.ndimage import map_coordinates
+
+    return jax.vmap(lambda channel: map_coordinates(channel, [y, x], order=1, mode=mode), -1, -1)(image)
 
 
 def plasma(key: jax.Array, decay: jax.Array, size: int) -> jax.Array:

@@ -17,9 +17,6 @@ class HostRows:
     def __init__(self, rows: Any):
         self.rows, self.shape, self.dtype = rows, tuple(rows.shape), np.dtype(rows.dtype)
 
-    def __len__(self) -> int:
-        return self.shape[0]
-
     def __getitem__(self, index: Any) -> np.ndarray:
         return np.asarray(self.rows[index])
 

@@ -15,7 +15,6 @@ import numpy as np
 
 from ctrain_jax.core._base import Source
 from ctrain_jax.ops import check_non_negative, check_positive
-from ctrain_jax.streams._on_host import on_host
 from ctrain_jax.streams._sources import arrays
 
 _FETCHED = ("mnist", "fashion_mnist", "cifar10")  # what experiments.data can prepare
@@ -101,7 +100,7 @@ def tfds(
     if resident:
         return source
     train, test = ({**part, "inputs": found} for part, found in zip((source.train, source.test), images, strict=True))
-    return on_host(source._replace(train=train, test=test))
+    return source._replace(train=train, test=test)
 
 
 def default_data_dir() -> pathlib.Path:

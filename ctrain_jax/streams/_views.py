@@ -12,6 +12,7 @@ import numpy as np
 
 from ctrain_jax.core._base import Source, Stream
 from ctrain_jax.streams._assemble import check_source, everything
+from ctrain_jax.streams._filters import sampled
 
 
 def permuted(
@@ -126,12 +127,8 @@ def _permute(inputs: jax.Array, order: jax.Array) -> jax.Array:
 
 def _rotate(inputs: jax.Array, angle: jax.Array) -> jax.Array:
     """One image, each pixel read where the inverse rotation about the centre puts it."""
-    from jax.scipy.ndimage import map_coordinates
-
     height, width = inputs.shape[:2]
     y, x = jnp.meshgrid(jnp.arange(height) - (height - 1) / 2, jnp.arange(width) - (width - 1) / 2, indexing="ij")
     cos, sin = jnp.cos(angle), jnp.sin(angle)
-    where = [cos * y + sin * x + (height - 1) / 2, cos * x - sin * y + (width - 1) / 2]
-    channels = inputs.reshape(height, width, -1)
-    turned = jax.vmap(lambda c: map_coordinates(c, where, order=1), in_axes=-1, out_axes=-1)(channels)
-    return turned.reshape(inputs.shape)
+    where = cos * y + sin * x + (height - 1) / 2, cos * x - sin * y + (width - 1) / 2
+    return sampled(inputs.reshape(height, width, -1), *where, "constant").reshape(inputs.shape)

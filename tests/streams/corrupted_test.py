@@ -213,12 +213,12 @@ def test_jpeg_is_what_pillow_does(colour):
 def test_elastic_transform_reads_between_pixels_as_scipy_does():
     rng = np.random.default_rng(0)
     y, x = rng.uniform(-9, 40, (2, 32, 32)).astype(np.float32)
-    for fold, mode in ((_filters.symmetric, "reflect"), (_filters.mirror, "mirror"), (_filters.nearest, "nearest")):
-        got = _filters.sampled(jnp.asarray(IMAGES[0]), y, x, fold)
+    for mode in ("reflect", "mirror"):
+        got = _filters.sampled(jnp.asarray(IMAGES[0]), y, x, mode)
         for c in range(3):
             expected = scipy.ndimage.map_coordinates(IMAGES[0, ..., c], [y, x], order=1, mode=mode)
             np.testing.assert_allclose(got[..., c], expected, atol=1e-4)
-    blur = _filters.gaussian_matrix(32, 6.4, 3.0, _filters.symmetric)
+    blur = _filters.gaussian_matrix(32, 6.4, 3.0, "reflect")
     field = rng.random(32).astype(np.float32)
     np.testing.assert_allclose(
         blur @ field, scipy.ndimage.gaussian_filter1d(field, 6.4, mode="reflect", truncate=3), atol=1e-5
