@@ -23,14 +23,14 @@ _GAP_TERMS = {
 
 def over_time(runs: Runs) -> str:
     """Mean accuracy over the experiences seen so far, after each of them."""
-    series, ends = [], []
+    series, ends, asked_whole = [], [], ""
     for k, run in enumerate(runs):
         matrix = results.matrices(run)
         joint = matrix.shape[1] == 1
         if joint:
             values = np.asarray(metrics.final_accuracy(matrix))[:, None]
-        elif matrix.shape[2] == 1:  # one test of all classes
-            values = matrix[..., 0]
+        elif matrix.shape[2] == 1:
+            values, asked_whole = matrix[..., 0], " Where one test asks for all classes: accuracy in it."
         elif matrix.shape[1] == matrix.shape[2]:
             values = metrics.seen_accuracy(matrix)
         else:
@@ -63,7 +63,7 @@ def over_time(runs: Runs) -> str:
     levels = " A dotted level is a joint run, which sees everything at once." if any(s.level for s in series) else ""
     said = (
         "Mean over all experiences seen so far, after each experience, averaged over seeds; the band is the 95% "
-        f"interval. Where one test asks for all classes, accuracy in it.{levels}"
+        f"interval.{asked_whole}{levels}"
     )
     return note(said) + legend(series) + charts.line_chart(series, x, y, label=label, height=340, ends=ends)
 

@@ -123,6 +123,14 @@ def test_one_seed_and_a_joint_run(tmp_path: Path) -> None:
     assert "nothing to follow over time" in page.text()
 
 
+def test_one_test_of_all_classes_has_a_curve(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs" / "blurry", name="blurry", matrices=[[[0.3], [0.5], [0.6]], [[0.5], [0.5], [0.8]]])
+    text, page = page_of(tmp_path / "runs", out=tmp_path / "report.html")
+    assert page.row("blurry")[2].startswith("70.0") and page.row("blurry")[3:6] == ["–", "–", "–"]
+    assert "Where one test asks for all classes" in page.text() and "nothing to follow over time" not in page.text()
+    assert "accuracy on experience" not in text
+
+
 def test_best_first_and_marked_within_its_stream(tmp_path: Path) -> None:
     def matrix(final: float) -> list[list[list[float]]]:
         return [[[0.9, 0.0], [final, final]]]
