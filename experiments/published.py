@@ -36,7 +36,7 @@ from ctrain_jax import core, metrics
 from experiments import _cli
 from experiments._build import ConfigError, build, build_source, build_stream
 
-TABLES = ("permuted_mnist", "split_mnist", "split_mnist_online")
+TABLES = ("permuted_mnist", "split_cifar10_online", "split_mnist", "split_mnist_online")
 FOLDER = Path(__file__).parents[1] / "configs" / "published"
 README = FOLDER / "README.md"
 MARK = "<!-- measured -->"

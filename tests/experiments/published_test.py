@@ -31,7 +31,7 @@ def test_every_cell_builds(table, cell):
     config = RECIPES[table].get_config(f"{cell},runlocal")
     learner = build(config, stream=build_stream(config, streams.digits()))
     whole = RECIPES[table].get_config(cell)
-    assert whole.source.dataset == "mnist" and learner.spec.batch_size == whole.batch_size
+    assert whole.source.dataset == ("cifar10" if "cifar10" in table else "mnist") and learner.spec.batch_size == whole.batch_size
     for arg in ("", f"{cell},runlokal", f"{cell},runlocal,2"):
         with pytest.raises(ValueError, match="The config takes one of"):
             RECIPES[table].get_config(arg)
@@ -40,7 +40,7 @@ def test_every_cell_builds(table, cell):
 @pytest.mark.parametrize("table", RECIPES)
 def test_the_header_names_the_commands_that_run_it(table):
     header = RECIPES[table].__doc__
-    found = re.search(r"--config=configs/published/(\w+)\.py:(\S+) --workdir=runs/(\S+) --seeds=5", header)
+    found = re.search(r"--config=configs/published/(\w+)\.py:(\S+) --workdir=runs/(\S+) --seeds=[35]", header)
     assert found and found[1] == table and found[2] in RECIPES[table].PUBLISHED
     assert found[3] == RECIPES[table].get_config(found[2]).name
     assert f"--table={table}" in header
