@@ -8,9 +8,10 @@ from types import TracebackType
 from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from ctrain_jax import core
+from ctrain_jax import core, metrics
 
 _COMPILING = ("jaxpr_trace_duration", "jaxpr_to_mlir_module_duration", "backend_compile_duration")
 
@@ -46,8 +47,45 @@ def step_flops(learner: core.Learner, data: core.Data, state: core.TrainState) -
     """
     number = jax.ShapeDtypeStruct((), np.int32)
     of_one = jax.eval_shape(lambda s: jax.tree.map(lambda x: x[0], s), state) if state.step.ndim else state
-    found = jax.jit(learner.step).lower(of_one, data, number, number).cost_analysis()
-    return None if not found or "flops" not in found else float(found["flops"])
+    return metrics.flops_of(learner.step, of_one, data, number, number)
+
+
+def of_run(learner: core.Learner) -> dict[str, Any]:
+    """What a whole run of one seed takes, known before it starts.
+
+    Args:
+      learner: from `core.make_learner`.
+
+    Returns:
+      `steps`; `examples`, rows that arrive, each time it is seen, without those that a method replays;
+      `flops_per_step`, see `step_flops`; `state_bytes` of all that a checkpoint holds, and `method_bytes` of the part
+      that methods keep (memories of row numbers, teachers, importances).
+    """
+    sizes, batch_size = learner.stream.experiences["train"].size, learner.spec.batch_size
+    examples = 0
+    for size, steps in zip(np.asarray(sizes).tolist(), learner.spec.steps, strict=True):
+        epochs, rest = divmod(steps, -(-size // batch_size))
+        examples += epochs * size + min(rest * batch_size, size)
+    data = jax.eval_shape(lambda: core.to_device(learner.stream))
+    state = jax.eval_shape(learner.init, jax.random.key(0))
+    return {
+        "steps": sum(learner.spec.steps),
+        "examples": examples,
+        "flops_per_step": step_flops(learner, data, state),
+        "state_bytes": tree_bytes(state),
+        "method_bytes": tree_bytes(state.method_state),
+    }
+
+
+def tree_bytes(tree: Any) -> int:
+    """Bytes of the arrays of a tree, or of what `jax.eval_shape` says of it."""
+
+    def of(leaf: Any) -> int:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.eval_shape(jax.random.key_data, leaf)
+        return leaf.size * leaf.dtype.itemsize
+
+    return sum(map(of, jax.tree.leaves(tree)))
 
 
 def peak_bytes() -> int:

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from ctrain_jax import core
-from experiments import _build
+from experiments import _build, _cost
 
 _LEAST_SECONDS = 1.0  # of the steps that are timed
 
@@ -89,12 +88,7 @@ def _size(tree: Any) -> int:
 
 
 def _bytes(tree: Any) -> str:
-    def of(leaf: Any) -> int:
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.eval_shape(jax.random.key_data, leaf)
-        return leaf.size * leaf.dtype.itemsize
-
-    return _amount(sum(map(of, jax.tree.leaves(tree))))
+    return _amount(_cost.tree_bytes(tree))
 
 
 def _amount(num: int) -> str:

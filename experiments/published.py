@@ -16,25 +16,17 @@ points, whichever is more, but never more than 4 points: on either side. Exit co
 1 one is not, 2 wrong use or missing data.
 """
 
-import datetime
-import functools
 import importlib
-import json
-import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 from absl import flags
 
-import ctrain_jax
 from configs.published import Published
-from ctrain_jax import core, metrics
-from experiments import _cli
-from experiments._build import ConfigError, build, build_source, build_stream
+from ctrain_jax import core
+from experiments import _cells, _cli
+from experiments._build import ConfigError, build_source
 
 TABLES = ("permuted_mnist", "split_cifar10_online", "split_mnist", "split_mnist_online")
 FOLDER = Path(__file__).parents[1] / "configs" / "published"
@@ -68,13 +60,13 @@ def main(argv: Sequence[str]) -> int:
     out = FOLDER if given.out is None else Path(given.out)
     path = out / f"{given.table}.json"
     recipe = importlib.import_module(f"configs.published.{given.table}")
-    stored = json.loads(path.read_text()) if path.is_file() else None
     exact = given.only in recipe.PUBLISHED
     names = [given.only] if exact else [name for name in recipe.PUBLISHED if name.startswith(given.only or "")]
     if not names:
         _cli.fail(f"no cell of {given.table} starts with {given.only!r}: {_cli.nearest(given.only, recipe.PUBLISHED)}")
-    if given.missing and stored is not None:
-        names = [name for name in names if name not in stored["cells"]]
+    if given.missing:
+        names = [name for name in names if name not in _cells.stored(path)]
+    header = {"table": given.table, "command": f"python -m experiments.published --table={given.table} --data_dir=DIR"}
     failed, sources = False, {}
     for name in names:
         config = recipe.get_config(name)
@@ -85,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
         except ConfigError as error:
             _cli.fail(str(error))
         cell = measure(config, source, recipe.PUBLISHED[name], range(given.seeds))
-        stored = store(path, given.table, name, cell, list(recipe.PUBLISHED))
+        _cells.store(path, header, name, cell, list(recipe.PUBLISHED))
         print(line(name, cell), flush=True)
         failed |= cell["met"] is False
     if not names:
@@ -106,53 +98,21 @@ def measure(config: Any, source: core.Source, published: Published | None, seeds
       seeds: of the runs.
 
     Returns:
-      What is stored of it; accuracies are in percent.
+      What is stored of it: that of `_cells.run`, and `published, source, tolerance, met`, None where nothing was
+      published.
     """
-    start = time.monotonic()
-    dealt, programs, matrices = [], {}, []
-    for seed in seeds:
-        if "seed" in config.scenario:
-            config.scenario.seed = seed
-        dealt.append(build_stream(config, source))
-    for seed, stream in zip(seeds, _of_one_shape(dealt), strict=True):
-        learner = build(config, stream=stream)
-        # Learners that differ in the arrays of their stream alone are one program.
-        program = programs.setdefault(learner.spec.steps, jax.jit(functools.partial(core.run_fused, learner)))
-        matrices.append(program(core.to_device(stream), jax.random.key(seed)).accuracy)
-    matrix = np.asarray(matrices)
-    accuracy = 100 * metrics.final_accuracy(matrix)
-    lost = 100 * metrics.forgetting(matrix) if len(learner.spec.steps) > 1 else None
-    cell = {
-        "accuracy": _rounded(accuracy.mean()),
-        "sd": _rounded(accuracy.std(ddof=1)),
-        "half_width": _rounded(metrics.mean_interval(accuracy).half_width),
-        "forgetting": None if lost is None else _rounded(lost.mean()),
-        "of_seeds": [_rounded(value) for value in accuracy],
-    }
+    cell = _cells.run(config, source, seeds)
     cell |= {"published": None, "source": None, "tolerance": None, "met": None}
     if published is not None:
         tolerance, met = judge(cell["accuracy"], cell["sd"], published.accuracy)
         cell |= {"published": published.accuracy, "source": published.source, "tolerance": tolerance, "met": met}
-    versions = {"ctrain_jax": ctrain_jax.__version__} | {p: version(p) for p in ("jax", "flax", "optax", "numpy")}
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return cell | {"seconds": round(time.monotonic() - start, 1), "versions": versions, "date": today}
+    return cell
 
 
 def judge(accuracy: float, sd: float, published: float) -> tuple[float, bool]:
     """How far from a published number we may be, and whether we are no further; all in percent."""
     tolerance = min(max(2 * sd, 2.0), 4.0)
     return tolerance, abs(accuracy - published) <= tolerance
-
-
-def store(path: Path, table: str, name: str, cell: dict[str, Any], order: Sequence[str]) -> dict[str, Any]:
-    """Adds a cell to the file of a table, in the order of the recipe, and returns the whole."""
-    command = f"python -m experiments.published --table={table} --data_dir=DIR"
-    cells = json.loads(path.read_text())["cells"] if path.is_file() else {}
-    cells[name] = cell
-    whole = {"table": table, "command": command, "cells": {key: cells[key] for key in order if key in cells}}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(whole, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
-    return whole
 
 
 def line(name: str, cell: dict[str, Any]) -> str:
@@ -170,25 +130,10 @@ def report(folder: Path = FOLDER) -> str:
     for name in TABLES:
         path = folder / f"{name}.json"
         if path.is_file():
-            tables.append(f"## {name}\n\n{_table(json.loads(path.read_text())['cells'])}")
+            tables.append(f"## {name}\n\n{_table(_cells.stored(path))}")
     before, _, after = README.read_text().split(MARK)
     whole = "\n\n".join(tables)
     return f"{MARK}\n{whole}\n{MARK}".join((before, after))
-
-
-def _of_one_shape(dealt: Sequence[core.Stream]) -> list[core.Stream]:
-    """Streams whose experiences are padded to the same length, each with its own rows in turn."""
-    width = {split: max(s.experiences[split].rows.shape[1] for s in dealt) for split in dealt[0].experiences}
-
-    def pad(experience: core.Experience, width: int) -> core.Experience:
-        sizes = np.asarray(experience.size)
-        rows, origin = (
-            np.stack([np.resize(x[:n], width) for x, n in zip(field, sizes, strict=True)])
-            for field in (experience.rows, experience.origin)
-        )
-        return experience._replace(rows=rows, origin=origin)
-
-    return [s._replace(experiences={k: pad(e, width[k]) for k, e in s.experiences.items()}) for s in dealt]
 
 
 def _table(cells: dict[str, dict[str, Any]]) -> str:
@@ -212,10 +157,6 @@ def _table(cells: dict[str, dict[str, Any]]) -> str:
         )
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
-
-
-def _rounded(value: Any) -> float:
-    return round(float(np.asarray(value)), 4)
 
 
 if __name__ == "__main__":
