@@ -33,7 +33,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 
 types: $(READY)
-	$(BIN)/pyright --project .pyrightconfig.json
+	$(BIN)/pyright --project .pyrightconfig.json --pythonpath $(BIN)/python
 
 data: $(READY)
 	$(BIN)/python -m experiments.data --name=all --data_dir=$(DATA_DIR)

@@ -38,7 +38,7 @@ setuptools.setup(
         "importlib_resources",
     ],
     extras_require={
-        "experiments": ["ml-collections>=1.1", "tensorboardX>=2.6.5"],
+        "experiments": ["ml-collections>=1.1", "optuna>=5.0", "tensorboardX>=2.6.5"],
         "export": ["flatbuffers", "safetensors>=0.8"],
         "gpu": ["jax[cuda13]"],
         "dev": [
@@ -48,6 +48,7 @@ setuptools.setup(
             "jupytext",
             "matplotlib",
             "ml-collections>=1.1",
+            "optuna>=5.0",
             "pyright[nodejs]",
             "pytest>=9",
             "pytest-xdist>=3.8",

@@ -33,6 +33,7 @@ def split_fashion_mnist(name: str, methods: tuple[str, ...], arg: str | None) ->
     config.epochs = 1 if arg == "runlocal" else 10
     config.steps = config_dict.placeholder(int)  # of each experience, in place of epochs
     config.trace_every = 0  # steps between two tests within an experience, for the stability gap; 0: no such tests
+    # config.online = True: also predict each batch before it is learned, in one pass: prequential accuracy
     if arg == "runlocal":
         config.source = {"name": "digits"}
     return config

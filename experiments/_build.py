@@ -12,7 +12,7 @@ import ml_collections
 import optax
 
 from ctrain_jax import continual, core, fault, models, optim, streams
-from experiments import _cli
+from experiments import _cli, _sources
 
 
 class ConfigError(ValueError):
@@ -35,7 +35,9 @@ METHODS = {
 }
 SCENARIOS = (
     "class_incremental",
+    "corrupted",
     "domain_incremental",
+    "drifting",
     "few_shot_class_incremental",
     "generalized_class_incremental",
     "permuted",
@@ -45,8 +47,8 @@ SCENARIOS = (
     "task_incremental",
 )
 ARRIVALS = ("joint", "cumulative", "power_law")
-SOURCES = ("digits", "fashion_mnist", "tfds")
-MODELS = ("CNN", "MLP", "ResNet18", "ViT")
+SOURCES = ("digits", "fashion_mnist", "hyperplane", "sea", "text", "tfds")
+MODELS = ("CNN", "GPT", "MLP", "ResNet18", "ViT")
 TOP = (
     "name",
     "seed",
@@ -61,6 +63,7 @@ TOP = (
     "steps",
     "trace_every",
 )
+OPTIONAL = ("online",)  # a config of before has no such key
 
 
 def build(
@@ -85,7 +88,7 @@ def build(
       ConfigError: an unknown key or name (with the nearest valid one), or a value that its factory refuses.
     """
     for key in config:
-        known_name("key of config", key, (*TOP, *METHODS, *ARRIVALS))
+        known_name("key of config", key, (*TOP, *OPTIONAL, *METHODS, *ARRIVALS))
     for key in TOP:
         if key not in config:
             raise ConfigError(f"config expects a value for {key}: set config.{key}, as in configs/common.py.")
@@ -96,6 +99,9 @@ def build(
     every = config.trace_every
     if isinstance(every, bool) or not isinstance(every, int) or every < 0:
         raise ConfigError(f"config.trace_every expects a number of steps, or 0 for no trace, got {every!r}.")
+    online = config.get("online", False)
+    if not isinstance(online, bool):
+        raise ConfigError(f"config.online expects True or False, got {online!r}.")
     methods = config.methods
     if not isinstance(methods, list | tuple):
         raise ConfigError(f"config.methods expects a tuple of names, got {methods!r}: write ({methods!r},).")
@@ -109,30 +115,122 @@ def build(
         if key in ARRIVALS and key != config.arrival:
             raise ConfigError(f"config.{key} has no effect: set config.arrival to {key!r}, got {config.arrival!r}.")
     stream = build_stream(config) if stream is None else stream
-    module = named(models, "model", config.model, MODELS, num_classes=stream.source.num_classes)
+    method = core.chain(*parts)
+    problem, width = _asked(config, stream, method)
+    module = named(models, "model", config.model, MODELS, num_classes=width)
     optimizer = named(OPTIMIZERS, "optimizer", config.optimizer, vars(OPTIMIZERS))
     refused("config.optimizer", jax.eval_shape, lambda x: optimizer.update(x, optimizer.init(x), x), jnp.zeros(1))
     options = {"batch_size": config.batch_size, "epochs": config.epochs, "steps": config.steps, "mesh": mesh}
-    options |= {"skip_nonfinite": skip_nonfinite, "rules": rules}
-    return refused(
-        "config", core.make_learner, core.from_linen(module), core.chain(*parts), optimizer, stream, **options
-    )
+    options |= {"skip_nonfinite": skip_nonfinite, "rules": rules, "online": online, "problem": problem}
+    learner = refused("config", core.make_learner, core.from_linen(module), method, optimizer, stream, **options)
+    if online and any(n > -(-int(size) // config.batch_size) for n, size in _passes(learner)):
+        raise ConfigError(
+            "config.online predicts each row before it is learned, which is so in the first pass alone: set "
+            "config.epochs=1, or fewer config.steps."
+        )
+    if problem is not None or not stream.labels:
+        # What only some methods can do is told before the run, and not in the middle of it.
+        refused(f"config.methods {tuple(methods)} on {stream.name}", _traced, learner)
+    return learner
 
 
 def build_source(config: ml_collections.ConfigDict) -> core.Source:
-    """The data that a config describes."""
-    return named(streams, "source", config.source, SOURCES, rename={"dataset": "name"})
+    """The data that a config describes; of the classes in `config.source.classes`, where that is given."""
+    package = types.SimpleNamespace(**{name: getattr(streams, name) for name in SOURCES} | {"text": _sources.text})
+    section, classes = config.source, None
+    if isinstance(section, Mapping | ml_collections.ConfigDict):
+        section = dict(section.items())
+        classes = section.pop("classes", None)
+    source = named(package, "source", section, SOURCES, rename={"dataset": "name"})
+    return source if classes is None else refused("config.source.classes", streams.only_classes, source, classes)
+
+
+def decoder(config: ml_collections.ConfigDict) -> Callable[[Any], bytes] | None:
+    """From tokens to bytes, where the source of a config is text of more than bytes."""
+    if config.source.name != "text":
+        return None
+    tokenizer = refused("config.source", _sources.tokens_of, **{k: v for k, v in config.source.items() if k != "name"})
+    return None if tokenizer is None else tokenizer.decode
 
 
 def build_stream(config: ml_collections.ConfigDict, source: core.Source | None = None) -> core.Stream:
     """The stream that a config describes, over the `source` of `build_source` where that was read before."""
-    source = build_source(config) if source is None else source
-    stream = named(streams, "scenario", config.scenario, SCENARIOS, source=source)
+    section = config.scenario
+    options = dict(section.items()) if isinstance(section, Mapping | ml_collections.ConfigDict) else section
+    name = options.get("name") if isinstance(options, dict) else None
+    if name == "drifting":
+        given: dict[str, Any] = {"concepts": _concepts(config, options.pop("concepts", None))}
+    else:
+        given = {"source": build_source(config) if source is None else source}
+    labels = options.pop("labels", False) if name == "corrupted" else False
+    if not isinstance(labels, bool):
+        raise ConfigError(f"config.scenario.labels expects True or False, got {labels!r}.")
+    stream = named(streams, "scenario", options, SCENARIOS, **given)
+    if labels:
+        stream = stream._replace(labels=True)
     arrival = config.arrival
     known_name("value of config.arrival", arrival, ("incremental", *ARRIVALS))
     if arrival == "incremental":
         return stream
     return call(getattr(streams, arrival), f"config.{arrival}", config.get(arrival, {}), stream=stream)
+
+
+def _concepts(config: ml_collections.ConfigDict, changes: Any) -> list[core.Source]:
+    """The sources of a drift: that of the config, with other values of some of its keys."""
+    columns = dict(changes.items()) if isinstance(changes, Mapping | ml_collections.ConfigDict) else {}
+    lengths = {len(values) if isinstance(values, list | tuple) else 0 for values in columns.values()}
+    if len(lengths) != 1 or 0 in lengths:
+        raise ConfigError(
+            "config.scenario.concepts expects keys of config.source and for each a tuple with a value for each "
+            f"concept, as in {{'concept': (0, 3)}} of sea, got {changes!r}."
+        )
+    concepts = []
+    for values in zip(*columns.values(), strict=True):
+        changed = ml_collections.ConfigDict({"source": config.source.to_dict()})
+        changed.source.update(dict(zip(columns, values, strict=True)))
+        concepts.append(build_source(changed))
+    return concepts
+
+
+def _asked(
+    config: ml_collections.ConfigDict, stream: core.Stream, method: core.Method
+) -> tuple[core.Problem | None, int]:
+    """What is asked of a row, None for its class, and among how many answers."""
+    source, section = stream.source, config.model
+    model = section.get("name") if isinstance(section, Mapping | ml_collections.ConfigDict) else None
+    tokens = source.train["inputs"].dtype.kind == "i"
+    if source.train["labels"].dtype.kind == "f":
+        raise ConfigError(
+            f"config: {source.name} asks for numbers, and a run is told in accuracy: train on it with "
+            "core.make_learner, which gives the squared error."
+        )
+    if tokens != (model == "GPT"):
+        raise ConfigError(
+            f"config.model GPT answers which token comes next, and no other model reads tokens, got {model} for the "
+            f"source {source.name}: use GPT with the source text."
+        )
+    usual = core.classification()
+    if not stream.labels and method.problem(usual) is usual:
+        raise ConfigError(
+            f"config: {stream.name} hides labels, and none of the methods {tuple(config.methods)} learns without: "
+            "draw it with experiments.data, or give labels to the learner by config.scenario.labels=True."
+        )
+    return (
+        (core.next_token(), config.source.get("vocabulary", _sources.TOKENS)) if tokens else (None, source.num_classes)
+    )
+
+
+def _passes(learner: core.Learner) -> Iterable[tuple[int, Any]]:
+    return zip(learner.spec.steps, learner.stream.experiences["train"].size, strict=True)
+
+
+def _traced(learner: core.Learner) -> None:
+    """Every hook of a learner, without computing anything."""
+    state = jax.eval_shape(learner.init, jax.random.key(0))
+    data, place = jax.eval_shape(lambda: core.to_device(learner.stream)), jax.ShapeDtypeStruct((), jnp.int32)
+    for hook in (learner.begin, learner.end, learner.evaluate):
+        jax.eval_shape(hook, state, data, place)
+    jax.eval_shape(learner.step, state, data, place, place)
 
 
 def named(

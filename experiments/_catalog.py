@@ -24,8 +24,7 @@ def catalog() -> str:
         "config.optimizer.name": _first_lines(vars(_build.OPTIMIZERS)),
         "--config": {
             path.relative_to(ROOT).as_posix(): _sentence(ast.get_docstring(ast.parse(path.read_text())) or "")
-            for folder in ("continual", "fault", "published")
-            for path in sorted((ROOT / "configs" / folder).glob("*.py"))
+            for path in sorted(ROOT.glob("configs/*/*.py"))
             if path.name != "__init__.py"
         },
     }

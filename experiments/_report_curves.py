@@ -22,8 +22,13 @@ _GAP_TERMS = {
 
 
 def over_time(runs: Runs) -> str:
+    """Accuracy after each experience, and where runs have it before each batch."""
+    return _after_experiences(runs) + _before_batches(runs)
+
+
+def _after_experiences(runs: Runs) -> str:
     """Mean accuracy over the experiences seen so far, after each of them."""
-    series, ends, asked_whole = [], [], ""
+    series, ends, asked_whole, of_concepts = [], [], "", ""
     for k, run in enumerate(runs):
         matrix = results.matrices(run)
         joint = matrix.shape[1] == 1
@@ -31,10 +36,10 @@ def over_time(runs: Runs) -> str:
             values = np.asarray(metrics.final_accuracy(matrix))[:, None]
         elif matrix.shape[2] == 1:
             values, asked_whole = matrix[..., 0], " Where one test asks for all classes: accuracy in it."
-        elif matrix.shape[1] == matrix.shape[2]:
+        elif results.is_square(run):
             values = metrics.seen_accuracy(matrix)
         else:
-            continue
+            values, of_concepts = matrix.mean(axis=-1), " Where concepts drift: over all of them, seen or not."
         mean, half_width, _ = metrics.mean_interval(values)
         mean, half_width = np.asarray(mean, dtype=float), np.asarray(half_width, dtype=float)
         if np.isfinite(mean).any():
@@ -63,9 +68,34 @@ def over_time(runs: Runs) -> str:
     levels = " A dotted level is a joint run, which sees everything at once." if any(s.level for s in series) else ""
     said = (
         "Mean over all experiences seen so far, after each experience, averaged over seeds; the band is the 95% "
-        f"interval.{asked_whole}{levels}"
+        f"interval.{asked_whole}{of_concepts}{levels}"
     )
     return note(said) + legend(series) + charts.line_chart(series, x, y, label=label, height=340, ends=ends)
+
+
+def _before_batches(runs: Runs) -> str:
+    """Accuracy of each batch before it was learned, of the runs with `online`."""
+    found = {k: mean for k, run in enumerate(runs) if (mean := results.prequential(run)) is not None}
+    curves = _drawable(_told(runs, "online_accuracy"))
+    drawn = [k for k in found if k in curves]
+    if not drawn:
+        return ""
+    series = [
+        charts.Series(
+            runs[k]["label"], k, *map(list, charts.decimate(*curves[k], _MOST_POINTS)), dots=len(curves[k][0]) < 16
+        )
+        for k in drawn
+    ]
+    ends = [f"{100 * float(found[k].mean):.1f}" for k in drawn]
+    values = [value for line in series for value in line.y if np.isfinite(value)]
+    x = charts.linear_axis(0, max(line.x[-1] for line in series), "step", most=5, pad=False)
+    y = charts.linear_axis(min(0.0, *values), max(1.0, *values), "prequential accuracy, %", scale=100)
+    said = (
+        "Each batch is predicted before it is learned: the mean over seeds, over each stretch of steps between two "
+        "lines of the log, drawn at its end. At the right, the mean over all batches."
+    )
+    chart = charts.line_chart(series, x, y, label="Lines of prequential accuracy over steps", height=260, ends=ends)
+    return f"<h3>Prequential accuracy</h3>{note(said)}{legend(series)}{chart}"
 
 
 def traces(runs: Runs) -> str:
@@ -157,12 +187,7 @@ def health(runs: Runs) -> str:
 
 def _logged(runs: Runs, key: str, name: str, said: str) -> str:
     """A chart for each run of what its training records say under a key."""
-    curves = {}
-    for k, run in enumerate(runs):
-        told = [record for record in run["train"] if record.get(key) is not None]
-        told = [(record["step"], values.mean()) for record in told if (values := np.array(record[key], float)).size]
-        curves[k] = np.array([step for step, _ in told], float), np.array([mean for _, mean in told])
-    curves = _drawable(curves)
+    curves = _drawable(_told(runs, key))
     if not curves:
         return note(f"No run has logged a {name}.")
     values = np.concatenate([some[np.isfinite(some)] for _, some in curves.values()])
@@ -198,6 +223,16 @@ def _throughput(runs: Runs) -> str:
 
 
 Curves = Mapping[int, tuple[np.ndarray, np.ndarray]]
+
+
+def _told(runs: Runs, key: str) -> Curves:
+    """What the training records of each run say under a key, as the mean over seeds."""
+    curves = {}
+    for k, run in enumerate(runs):
+        told = [record for record in run["train"] if record.get(key) is not None]
+        told = [(record["step"], values.mean()) for record in told if (values := np.array(record[key], float)).size]
+        curves[k] = np.array([step for step, _ in told], float), np.array([mean for _, mean in told])
+    return curves
 
 
 def _drawable(curves: Curves) -> Curves:

@@ -42,13 +42,19 @@ def details(runs: Runs) -> str:
             "commit": run.get("commit") or "unknown",
             "device": run.get("device"),
             "steps": None if run.get("steps") is None else f"{run['steps']:,}",
+            "examples seen, one seed": None if run.get("examples") is None else f"{run['examples']:,}",
             "examples a second": None if run.get("examples_per_second") is None else rate(run["examples_per_second"]),
             "compilation": None if run.get("compile_seconds") is None else duration(run["compile_seconds"]),
             "FLOPs of a step, one seed": None if run.get("flops_per_step") is None else f"{run['flops_per_step']:.3g}",
+            "FLOPs of all steps, one seed": _total(run),
+            "state, one seed": _size(run.get("state_bytes")),
+            "of it kept by methods": _size(run.get("method_bytes")),
             "peak memory": None if run.get("peak_bytes") is None else f"{run['peak_bytes'] / 2**20:,.0f} MiB",
             "experiences": f"{results.done(run)} of {matrix.shape[1]}",
             "backward transfer": results.score_text(scores["backward_transfer"]),
             "forward transfer": results.score_text(scores["forward_transfer"]),
+            "prequential accuracy": results.score_text(results.prequential(run)) if run.get("prequential") else None,
+            **{f"final {name}": results.number_text(value) for name, value in results.finals(run).items()},
             "unreadable lines in metrics.jsonl": run["skipped_lines"] or None,
         }
         seeds = {
@@ -68,6 +74,15 @@ def details(runs: Runs) -> str:
             f'</summary><div class="inside" id="run-{k}">{inside}</div></details>'
         )
     return "".join(out)
+
+
+def _total(run: Mapping[str, Any]) -> str | None:
+    each, steps = run.get("flops_per_step"), run.get("steps")
+    return None if each is None or steps is None else f"{each * steps:.3g}"
+
+
+def _size(number: float | None) -> str | None:
+    return None if number is None else f"{number / 2**10:,.1f} KiB" if number < 2**20 else f"{number / 2**20:,.1f} MiB"
 
 
 def _flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

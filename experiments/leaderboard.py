@@ -118,8 +118,9 @@ def run(wanted: Sequence[tuple[str, str]], seeds: int | None, jobs: int, data_di
                 }
                 _cells.store(out / f"{board}.json", header, method, cell, module(board).METHODS)
                 print(line(board, method, cell), flush=True)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def measure(board: str, method: str, seeds: int, data_dir: str | None) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """One self-contained HTML page about one run or many.
 
-    python -m experiments.report --workdir=DIR [--workdir=DIR2 ...] [--out=report.html]
+    python -m experiments.report --workdir=DIR [--workdir=DIR2 ...] [--out=report.html] [--target=80]
 
 A workdir is the folder of a run of `experiments.continual`, or a folder of such folders, one or two levels down. The
 page needs no network, and is whole without its script, which sorts the overview: send it by mail, open it on a phone,
-put it beside a paper. The same numbers are printed as a table. Exit codes: 0 the page is written, 2 wrong use, or a
-folder that holds no run.
+put it beside a paper. The same numbers are printed as a table. --target says what accuracy is enough, on all streams or
+as --target=STREAM=90 on one, and adds who gets there first. Scores on validation rows, of the trials of
+`experiments.search`, and scores on test rows are not shown on one page. Exit codes: 0 the page is written, 2 wrong use,
+or a folder that holds no run.
 """
 
 import base64
@@ -20,7 +22,7 @@ from absl import flags
 
 from ctrain_jax import metrics
 from experiments import _charts as charts
-from experiments import _cli, _report_curves, _report_runs
+from experiments import _cli, _report_curves, _report_runs, _report_targets
 from experiments import _results as results
 from experiments._charts import esc
 from experiments._report_parts import Runs, count, duration, is_open, note, progress, rate, run_tile, score
@@ -56,25 +58,27 @@ _COLUMNS = (
 )
 
 
-def write_report(workdirs: Sequence[Path], out: Path) -> Path:
+def write_report(workdirs: Sequence[Path], out: Path, targets: Sequence[str] = ()) -> Path:
     """Writes the page.
 
     Args:
       workdirs: folders of runs; see `experiments._results.find_runs`.
       out: the HTML file, replaced if it is there.
+      targets: see `_report_targets.parsed`.
 
     Returns:
       `out`.
 
     Raises:
-      ValueError: if a folder holds no run.
+      ValueError: if a folder holds no run, or a target is none; scores on validation and on test rows together.
     """
-    return _write(_load(workdirs), Path(out))
+    return _write(_load(workdirs), Path(out), targets)
 
 
-def _write(runs: Sequence[Mapping[str, Any]], out: Path) -> Path:
+def _write(runs: Sequence[Mapping[str, Any]], out: Path, targets: Sequence[str]) -> Path:
+    page = _page(runs, _report_targets.parsed(targets, list(dict.fromkeys(str(run["stream"]) for run in runs))))
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(_page(runs), encoding="utf-8")
+    out.write_text(page, encoding="utf-8")
     return out
 
 
@@ -83,6 +87,12 @@ def _load(workdirs: Sequence[Path]) -> list[dict[str, Any]]:
         raise ValueError("A report needs at least one folder of runs, got none: give --workdir=DIR.")
     paths = {path.resolve(): path for folder in workdirs for path in results.find_runs(folder)}
     runs = results.rank([results.load_run(path) for path in paths.values()])
+    splits = {results.split(run): run["path"] for run in runs}
+    if len(splits) > 1:
+        raise ValueError(
+            "A report is of scores on test rows, or of those on validation rows by which something was chosen, got "
+            f"both ({', '.join(f'{split}: {path}' for split, path in sorted(splits.items()))}): write one of each."
+        )
     return [{**run, "label": _label(run, runs), "scores": results.scores(run)} for run in runs]
 
 
@@ -96,7 +106,7 @@ def _label(run: Mapping[str, Any], runs: Runs) -> str:
     return f"{run['name']} ({'/'.join(parts[-depth:])})"
 
 
-def _page(runs: Runs) -> str:
+def _page(runs: Runs, targets: Mapping[str, float]) -> str:
     style, script = (Path(__file__).with_suffix(end).read_text(encoding="utf-8") for end in (".css", ".js"))
     dark = f"@media (prefers-color-scheme: dark) {{{charts.heat_css('dark')}}}"
     # Nothing is fetched and no other script runs, whatever the name of a run may hold.
@@ -107,6 +117,7 @@ def _page(runs: Runs) -> str:
         "time": ("Accuracy over time", _report_curves.over_time(runs)),
         "matrices": ("Accuracy matrices", _matrices(runs)),
         "gap": ("Stability gap", _report_curves.traces(runs)),
+        "target": ("Time to result", _report_targets.time_to_result(runs, targets)),
         "health": ("Run health", _report_curves.health(runs)),
         "cost": ("Wall time", _costs(runs)),
         "config": ("Config differences", _report_runs.differences(runs)),
@@ -140,6 +151,7 @@ def _provenance(runs: Runs) -> str:
         count(many, "seed") if few == many else f"{few} to {many} seeds",
         f"jax {each((run.get('versions') or {}).get('jax') for run in runs) or 'of unknown version'}",
         f"on {each(run.get('device') for run in runs) or 'an unknown device'}",
+        *(["scores on validation rows, by which something may be chosen"] if results.split(runs[0]) == "valid" else []),
         f"written {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
     ]
     return " · ".join(esc(part) for part in parts)
@@ -255,6 +267,7 @@ def define_flags() -> None:
     """The flags of the binary; not when it is imported, as flags of all binaries share their names."""
     flags.DEFINE_multi_string("workdir", [], "Folder of a run, or of runs one or two levels down; repeatable.")
     flags.DEFINE_string("out", "report.html", "The page to write.")
+    flags.DEFINE_multi_string("target", [], "Percent that is enough: --target=80, or --target=STREAM=80; repeatable.")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -264,7 +277,7 @@ def main(argv: Sequence[str]) -> None:
         _cli.fail(f"A report takes flags only, got {' '.join(argv[1:])}: give each folder as --workdir=DIR.")
     try:
         runs = _load([Path(folder) for folder in given.workdir])
-        out = _write(runs, Path(given.out))
+        out = _write(runs, Path(given.out), given.target)
     except ValueError as error:
         _cli.fail(str(error))
     print(f"{results.summary_table(runs)}\n\nThe report is in {out}: open it in a browser.")

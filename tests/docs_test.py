@@ -54,6 +54,15 @@ def test_the_code_of_write_a_method_runs(capsys):
     assert scope["near_average"](0.1).needs == ()
 
 
+def test_the_code_of_evaluate_runs(capsys):
+    tuned, compared = blocks("docs/evaluate.md")
+    scope, printed = run(tuned, capsys)
+    (naive, er), lines = scope["found"], printed.splitlines()
+    assert [line.split()[0] for line in lines] == ["naive", "er"] and naive.evaluation.mean() < er.evaluation.mean()
+    _, printed = run(compared, capsys, scope)
+    assert re.fullmatch(r"er - naive: \d+\.\d ± \d+\.\d, p = 0\.\d{3}\n", printed)
+
+
 def test_the_code_of_the_questions_runs(capsys):
     fisher, fresh = blocks("docs/faq.md")
     assert run(fisher, capsys)[1].strip() == re.search(r"  # (.*)", fisher)[1]

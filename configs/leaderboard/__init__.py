@@ -70,7 +70,7 @@ def board_config(
     if small:
         config.source = {"name": "digits"}
         config.model = {"name": "MLP", "hidden": (32,)}
-    for name in own.methods:
+    for name in filter(own.__contains__, own.methods):
         config[name] = own[name]
         if name == "gem":
             config.gem.per_experience = memory // config.scenario.num_experiences

@@ -75,9 +75,9 @@ def procrustes(first: ArrayLike, second: ArrayLike) -> jax.Array:
       arXiv 2108.01661, 2021. Schönemann, "A generalized solution of the orthogonal Procrustes problem", Psychometrika
       31(1), 1966.
     """
-    first, second = (x / jnp.linalg.norm(x) for x in _centred(first, second, "procrustes"))
+    x, y = (z / jnp.linalg.norm(z) for z in _centred(first, second, "procrustes"))
     # Rounding would leave a little below 0.
-    return jnp.maximum(2 - 2 * jnp.linalg.svd(first.T @ second, compute_uv=False).sum(), 0.0)
+    return jnp.maximum(2 - 2 * jnp.linalg.svd(x.T @ y, compute_uv=False).sum(), 0.0)
 
 
 def _centred(first: ArrayLike, second: ArrayLike, name: str) -> tuple[jax.Array, jax.Array]:

@@ -1,8 +1,9 @@
 """Continual learning: methods that live through a stream."""
 
-from ctrain_jax.continual.optimization import agem, gem, gpm, refresh
+from ctrain_jax.continual.optimization import agem, gem, gpm, refresh, reinitialize, weight_interpolation
 from ctrain_jax.continual.regularization import ewc, l2_anchor, lwf, mas, rwalk, si
 from ctrain_jax.continual.replay import (
+    augmentation,
     bic,
     der,
     derpp,
@@ -14,12 +15,14 @@ from ctrain_jax.continual.replay import (
     lucir,
     mir,
     scr,
+    three_way,
     wa,
 )
 from ctrain_jax.continual.representation import gacil, nmc
 
 __all__ = [
     "agem",
+    "augmentation",
     "bic",
     "der",
     "derpp",
@@ -39,8 +42,11 @@ __all__ = [
     "mir",
     "nmc",
     "refresh",
+    "reinitialize",
     "rwalk",
     "scr",
     "si",
+    "three_way",
     "wa",
+    "weight_interpolation",
 ]

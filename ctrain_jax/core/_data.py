@@ -32,7 +32,9 @@ def to_device(stream: Stream, mesh: jax.sharding.Mesh | None = None, *, spread: 
       ValueError: `spread` without a mesh.
     """
     parts = {"train": stream.source.train, "test": stream.source.test}
-    source = {split: {k: x for k, x in part.items() if isinstance(x, np.ndarray)} for split, part in parts.items()}
+    source: dict[str, dict[str, Any]] = {
+        split: {k: x for k, x in part.items() if isinstance(x, np.ndarray)} for split, part in parts.items()
+    }
     data = Data(source, stream.experiences, stream.origins)
     if mesh is None:
         if spread:

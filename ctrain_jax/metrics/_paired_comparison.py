@@ -86,10 +86,10 @@ def paired_comparison(
         )
     names = [name for name in scores if name != reference]
     differences = [values[name] - values[reference] for name in names]
-    p_values = [_p_value(d) for d in differences]
+    p_values = np.array([_p_value(d) for d in differences])
     return [
         PairedComparison(name, mean_interval(d, level=level), p, corrected)
-        for name, d, p, corrected in zip(names, differences, p_values, holm(p_values).tolist(), strict=True)
+        for name, d, p, corrected in zip(names, differences, p_values.tolist(), holm(p_values).tolist(), strict=True)
     ]
 
 

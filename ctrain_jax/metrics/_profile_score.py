@@ -23,6 +23,9 @@ from ctrain_jax.ops import check_choice
 def steps_to_target(curve: ArrayLike, target: ArrayLike, mode: str, steps: ArrayLike | None = None) -> jax.Array:
     """When a curve first reaches a target.
 
+    On an experience of a stream, against the same of a learner that starts anew, it is forward facilitation: what the
+    past saves in steps (or examples) to a criterion, as power-law rehearsal is judged by (arXiv 2401.10393).
+
     Args:
       curve: `[..., N]`, measured while training; nan is no measurement.
       target: `[...]`, reached by a value that is equal.

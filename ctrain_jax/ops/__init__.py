@@ -1,12 +1,16 @@
 """Helpers of the families: pure functions of arrays and pytrees."""
 
+from ctrain_jax.ops._augment import color_jitter, random_crop, random_flip
+from ctrain_jax.ops._bilinear import bilinear
 from ctrain_jax.ops._buffers import Buffer, BufferState, class_balanced, greedy_balanced, reservoir, ring, wait_for
 from ctrain_jax.ops._checks import check_choice, check_fraction, check_non_negative, check_positive, check_size
 from ctrain_jax.ops._exemplars import Exemplars, ExemplarState, exemplars, holds
 from ctrain_jax.ops._fisher import absolute_gradients, fisher_diagonal
 from ctrain_jax.ops._herding import herding
 from ctrain_jax.ops._memory import Memory, append_rows, memory
+from ctrain_jax.ops._mix import cutmix, mixup
 from ctrain_jax.ops._permutation import permute_index
+from ctrain_jax.ops._rand_augment import rand_augment
 
 __all__ = [
     "Buffer",
@@ -16,19 +20,26 @@ __all__ = [
     "Memory",
     "absolute_gradients",
     "append_rows",
+    "bilinear",
     "check_choice",
     "check_fraction",
     "check_non_negative",
     "check_positive",
     "check_size",
     "class_balanced",
+    "color_jitter",
+    "cutmix",
     "exemplars",
     "fisher_diagonal",
     "greedy_balanced",
     "herding",
     "holds",
     "memory",
+    "mixup",
     "permute_index",
+    "rand_augment",
+    "random_crop",
+    "random_flip",
     "reservoir",
     "ring",
     "wait_for",

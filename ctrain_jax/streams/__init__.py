@@ -4,8 +4,10 @@ from ctrain_jax.streams._corrupted import corrupted
 from ctrain_jax.streams._drift import drifting, hyperplane, sea, series
 from ctrain_jax.streams._few_shot_class_incremental import few_shot_class_incremental
 from ctrain_jax.streams._generalized_class_incremental import generalized_class_incremental
+from ctrain_jax.streams._nevis import nevis
 from ctrain_jax.streams._noise import imbalanced, label_noise
 from ctrain_jax.streams._on_host import on_host
+from ctrain_jax.streams._order_stream import order_stream
 from ctrain_jax.streams._power_law import power_law
 from ctrain_jax.streams._scenarios import (
     class_incremental,
@@ -15,6 +17,7 @@ from ctrain_jax.streams._scenarios import (
     task_incremental,
 )
 from ctrain_jax.streams._scole import scole
+from ctrain_jax.streams._selection import only_classes, selection
 from ctrain_jax.streams._si_blurry import si_blurry
 from ctrain_jax.streams._sources import arrays, digits, fashion_mnist
 from ctrain_jax.streams._text import Tokenizer, byte_pairs, text
@@ -38,12 +41,16 @@ __all__ = [
     "imbalanced",
     "joint",
     "label_noise",
+    "nevis",
     "on_host",
+    "only_classes",
+    "order_stream",
     "permuted",
     "power_law",
     "rotated",
     "scole",
     "sea",
+    "selection",
     "series",
     "si_blurry",
     "task_incremental",

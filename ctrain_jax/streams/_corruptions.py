@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ctrain_jax.ops import bilinear
 from ctrain_jax.streams import _filters as f
 
 SEVERITIES = 5
@@ -198,10 +199,10 @@ def _elastic_transform(image, key, rows, columns, strength, corners):
     area = _cross(first, second)
     along, across = _cross(offset, second) / area, _cross(first, offset) / area
     place = before[1] + along[..., None] * (before[0] - before[1]) + across[..., None] * (before[2] - before[1])
-    image = f.sampled(image, place[..., 0], place[..., 1], "mirror")
+    image = bilinear(image, place[..., 0], place[..., 1], "mirror")
     field = jax.random.uniform(for_field, (height, width, 2), minval=-1.0)
     field = strength * f.separable(field, rows, columns)
-    return f.sampled(image, y + field[..., 0], x + field[..., 1], "reflect")
+    return bilinear(image, y + field[..., 0], x + field[..., 1], "reflect")
 
 
 def _cross(a, b):

@@ -116,13 +116,6 @@ def moved(image: jax.Array, weight: jax.Array, degrees: jax.Array) -> jax.Array:
     return correlate(image, down, right, weight, nearest)
 
 
-def sampled(image: jax.Array, y: jax.Array, x: jax.Array, mode: str) -> jax.Array:
-    """An image `[H, W, c]` read between its pixels at `y`, `x` `[H, W]`, linearly; `mode` as in scipy."""
-    from jax.scipy.ndimage import map_coordinates
-
-    return jax.vmap(lambda channel: map_coordinates(channel, [y, x], order=1, mode=mode), -1, -1)(image)
-
-
 def plasma(key: jax.Array, decay: jax.Array, size: int) -> jax.Array:
     """Clouds in [0, 1] `[size, size]`, `size` a power of two: diamond-square on a torus.
 

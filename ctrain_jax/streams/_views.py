@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ctrain_jax.core._base import Source, Stream
+from ctrain_jax.ops import bilinear
 from ctrain_jax.streams._assemble import check_source, everything
-from ctrain_jax.streams._filters import sampled
 
 
 def permuted(
@@ -131,4 +131,4 @@ def _rotate(inputs: jax.Array, angle: jax.Array) -> jax.Array:
     y, x = jnp.meshgrid(jnp.arange(height) - (height - 1) / 2, jnp.arange(width) - (width - 1) / 2, indexing="ij")
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     where = cos * y + sin * x + (height - 1) / 2, cos * x - sin * y + (width - 1) / 2
-    return sampled(inputs.reshape(height, width, -1), *where, "constant").reshape(inputs.shape)
+    return bilinear(inputs.reshape(height, width, -1), *where).reshape(inputs.shape)

@@ -8,9 +8,33 @@ from ctrain_jax import continual, core, fault, models, optim, peft
 # A method that repairs stages brings a model that has some: four dense layers of equal shapes.
 STAGES = core.Method("stages", model=lambda _: core.from_linen(models.MLP(6, hidden=(12,) * 4)))
 
+
+def shaped(name, *shape):
+    """Rows of the standard stream as images, and back: for methods that change images, in the batch or in the model."""
+
+    def augment(s, batch, ctx):
+        return batch | {"inputs": batch["inputs"].reshape(-1, *shape)}
+
+    def model(inner):
+        return core.Model(
+            lambda rng, inputs: inner.init(rng, inputs.reshape(-1, *shape)),
+            lambda variables, inputs, **options: inner.apply(variables, inputs.reshape(-1, *shape), **options),
+        )
+
+    return core.Method(name, augment=augment, model=model)
+
+
+RGB, GREY, ROWS = shaped("rgb", 2, 2, 3), shaped("grey", 4, 3), shaped("rows", 12)
+
 # {factory: [a method of it]}. More than one row where arguments change what the method keeps or does.
 METHODS = {
     "agem": [lambda: continual.agem(20), lambda: continual.agem(24, policy="class_balanced", batch_size=5)],
+    "augmentation": [
+        lambda: core.chain(
+            continual.er(20), GREY, continual.augmentation(mean=0.5, std=0.2, mixup=0.5, cutmix=1.0), ROWS
+        ),
+        lambda: core.chain(RGB, continual.augmentation(crop=1, color=0.5, rand_augment=1), ROWS),
+    ],
     "bic": [lambda: continual.bic(6, held_out=2)],
     "checkfree": [lambda: core.chain(STAGES, fault.checkfree(0.3, stages="dense_"))],
     "der": [lambda: continual.der(20), lambda: continual.der(20, policy="class_balanced", batch_size=12)],
@@ -44,6 +68,7 @@ METHODS = {
     ],
     "nmc": [lambda: continual.nmc(), lambda: continual.nmc(metric="cosine", train=True)],
     "refresh": [lambda: continual.refresh(1e-2, noise=0.1, fisher_scale=10.0, decay=0.5)],
+    "reinitialize": [lambda: continual.reinitialize()],
     "rwalk": [lambda: continual.rwalk(10.0, period=4)],
     "scr": [
         lambda: continual.scr(20),
@@ -52,7 +77,9 @@ METHODS = {
         ),
     ],
     "si": [lambda: continual.si(1.0)],
+    "three_way": [lambda: continual.three_way(24, ratios=(2.0, 1.0, 1.0))],
     "wa": [lambda: continual.wa(4)],
+    "weight_interpolation": [lambda: continual.weight_interpolation(0.5)],
 }
 
 # Chains keep every promise as well.

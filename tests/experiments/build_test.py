@@ -109,7 +109,11 @@ def test_scenarios_of_other_tests_are_built(scenario, tests):
     [
         ("methods", "er", "config.methods expects a tuple of names, got 'er': write ('er',)."),
         ("er", 5, "config.er expects keys, the arguments of er, got 5."),
-        ("source", "digits", "config.source expects keys, one of them name: digits, fashion_mnist, tfds."),
+        (
+            "source",
+            "digits",
+            "config.source expects keys, one of them name: digits, fashion_mnist, hyperplane, sea, text, tfds.",
+        ),
         ("epochs", None, "config expects a value for epochs: set config.epochs, as in configs/common.py."),
         ("trace_every", -1, "config.trace_every expects a number of steps, or 0 for no trace, got -1."),
         ("trace_every", 2.5, "config.trace_every expects a number of steps, or 0 for no trace, got 2.5."),

@@ -9,7 +9,7 @@ import pytest
 from experiments import _build, continual
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = [ROOT / "configs" / name for name in ("continual", "fault")]
+FOLDERS = [ROOT / "configs" / name for name in ("continual", "fault", "streams")]
 FILES = sorted(path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in folder.glob("*.py"))
 COMMAND = re.compile(
     r"^python -m experiments\.continual --config=(\S+?\.py)(?::(\S+))? --workdir=runs/(\S+) --seeds=5$", re.MULTILINE
@@ -43,9 +43,12 @@ def test_two_steps(file, argument, tmp_path):
     config.steps = 2
     if "hidden" in config.model:
         config.model.hidden = (16,)
-    config.scenario.num_experiences = 2
+    # A drift needs rows of each of its four concepts for each of its experiences.
+    config.scenario.num_experiences = number = 4 if "concepts" in config.scenario else 2
     told = continual.train(config, tmp_path, quiet=True)
-    experiences = 1 if config.arrival == "joint" else 2
+    experiences = 1 if config.arrival == "joint" else number
+    assert ("prequential" in told) == config.get("online", False)
+    assert (told.get("other_metrics") is not None) == (config.model.name == "GPT")
     assert told["finished"] and (told["steps"], told["experiences"]) == (2 * experiences, experiences)
     assert all(0 <= value <= 1 for row in told["matrices"][0] for value in row)
 

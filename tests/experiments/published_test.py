@@ -31,7 +31,8 @@ def test_every_cell_builds(table, cell):
     config = RECIPES[table].get_config(f"{cell},runlocal")
     learner = build(config, stream=build_stream(config, streams.digits()))
     whole = RECIPES[table].get_config(cell)
-    assert whole.source.dataset == ("cifar10" if "cifar10" in table else "mnist") and learner.spec.batch_size == whole.batch_size
+    assert whole.source.dataset == ("cifar10" if "cifar10" in table else "mnist")
+    assert learner.spec.batch_size == whole.batch_size
     for arg in ("", f"{cell},runlokal", f"{cell},runlocal,2"):
         with pytest.raises(ValueError, match="The config takes one of"):
             RECIPES[table].get_config(arg)

@@ -1,8 +1,22 @@
-"""The gradient and the update, changed for the sake of what was learned."""
+"""The gradient, the update and the start of an experience, changed for the sake of what was learned."""
 
 from ctrain_jax.continual.optimization._agem import AgemState, agem
 from ctrain_jax.continual.optimization._gem import GemState, gem
 from ctrain_jax.continual.optimization._gpm import GpmState, gpm
 from ctrain_jax.continual.optimization._refresh import RefreshState, refresh
+from ctrain_jax.continual.optimization._reinitialize import reinitialize
+from ctrain_jax.continual.optimization._weight_interpolation import WeightInterpolationState, weight_interpolation
 
-__all__ = ["AgemState", "GemState", "GpmState", "RefreshState", "agem", "gem", "gpm", "refresh"]
+__all__ = [
+    "AgemState",
+    "GemState",
+    "GpmState",
+    "RefreshState",
+    "WeightInterpolationState",
+    "agem",
+    "gem",
+    "gpm",
+    "refresh",
+    "reinitialize",
+    "weight_interpolation",
+]

@@ -1,5 +1,6 @@
-"""Memories of earlier rows, used again."""
+"""Memories of earlier rows, used again; and rows changed on their way."""
 
+from ctrain_jax.continual.replay._augmentation import AugmentationState, augmentation
 from ctrain_jax.continual.replay._bic import BicState, bic
 from ctrain_jax.continual.replay._der import DerState, der
 from ctrain_jax.continual.replay._derpp import DerppState, derpp
@@ -11,9 +12,11 @@ from ctrain_jax.continual.replay._icarl import IcarlState, icarl
 from ctrain_jax.continual.replay._lucir import LucirState, lucir
 from ctrain_jax.continual.replay._mir import MirState, mir
 from ctrain_jax.continual.replay._scr import ScrState, scr
+from ctrain_jax.continual.replay._three_way import ThreeWayState, three_way
 from ctrain_jax.continual.replay._wa import WaState, wa
 
 __all__ = [
+    "AugmentationState",
     "BicState",
     "DerState",
     "DerppState",
@@ -25,7 +28,9 @@ __all__ = [
     "LucirState",
     "MirState",
     "ScrState",
+    "ThreeWayState",
     "WaState",
+    "augmentation",
     "bic",
     "der",
     "derpp",
@@ -37,5 +42,6 @@ __all__ = [
     "lucir",
     "mir",
     "scr",
+    "three_way",
     "wa",
 ]

@@ -1,0 +1,58 @@
+"""Interpolation against a mixture by hand, and its two ends."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ctrain_jax import continual, core
+from tests.short import short_learner
+
+
+@pytest.fixture(scope="module")
+def edges():
+    """alpha -> states after `begin`, before `end` and after it, of three experiences; one program for all."""
+    learner = short_learner(continual.weight_interpolation(0.3))
+    data, begin, chunk, end = core.to_device(learner.stream), *map(jax.jit, (learner.begin, learner.chunk, learner.end))
+
+    def run(alpha):
+        state, result = core.start(learner), []
+        own = state.method_state["weight_interpolation"]
+        assert own.alpha == np.float32(0.3)
+        state = state._replace(method_state={"weight_interpolation": own._replace(alpha=jnp.float32(alpha))})
+        for t in range(3):
+            at = jnp.int32(t)
+            first = begin(state, data, at)
+            last, _ = chunk(first, data, at, 0, 5)
+            state = end(last, data, at)
+            result.append((first, last, state))
+        return result
+
+    return run
+
+
+def test_each_end_is_a_part_of_the_way_and_the_first_the_whole(edges):
+    for t, (first, last, after) in enumerate(edges(0.3)):
+        part = 1.0 if t == 0 else 0.3
+        for field in ("params", "model_state"):
+            old, new, found = (jax.tree.leaves(getattr(state, field)) for state in (first, last, after))
+            assert len(old) > 0
+            for a, b, c in zip(old, new, found, strict=True):
+                assert not np.array_equal(a, b)
+                expected = np.asarray(a, np.float64) * (1 - part) + np.asarray(b, np.float64) * part
+                np.testing.assert_allclose(c, expected, rtol=1e-5, atol=1e-6)
+        jax.tree.map(np.testing.assert_array_equal, after.opt_state, last.opt_state)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_one_is_plain_training_and_none_stands_still_after_the_first(edges, alpha):
+    for t, (first, last, after) in enumerate(edges(alpha)):
+        expected = first if t > 0 and alpha == 0 else last
+        for field in ("params", "model_state"):
+            jax.tree.map(np.testing.assert_array_equal, getattr(after, field), getattr(expected, field))
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.5])
+def test_what_it_refuses(alpha):
+    with pytest.raises(ValueError, match="alpha must be between 0 and 1"):
+        continual.weight_interpolation(alpha)
