@@ -17,6 +17,9 @@ from typing import Any, NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
+from ml_collections import config_flags
+
+flags.disclaim_key_flags()  # what is defined here belongs to the binary that asks, and stands in its --help
 
 WRONG_USE = 2
 BROKEN_NUMBERS = 3
@@ -30,6 +33,13 @@ class Fault(RuntimeError):
     def __init__(self, code: int, sentence: str):
         super().__init__(sentence)
         self.code = code
+
+
+def define_config(
+    told: str = "A file of configs/, then keys of it to change: --config.epochs=2 --config.er.size=200.",
+) -> None:
+    """The flag --config, whose keys are flags as well; `told` is its line of --help."""
+    config_flags.DEFINE_config_file("config", None, told, lock_config=False, accept_new_attributes=True)
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:

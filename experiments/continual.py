@@ -46,7 +46,6 @@ import ml_collections
 import numpy as np
 import optax
 from absl import flags
-from ml_collections import config_flags
 
 from ctrain_jax import core
 from experiments import (
@@ -287,13 +286,7 @@ def load(workdir: str | Path, seed: int | None = None) -> tuple[core.Learner, co
 
 def define_flags() -> None:
     """The flags of the binary; not when it is imported, as flags of all binaries share their names."""
-    config_flags.DEFINE_config_file(
-        "config",
-        None,
-        "A file of configs/, then keys of it to change: --config.epochs=2 --config.er.size=200.",
-        lock_config=False,
-        accept_new_attributes=True,
-    )
+    _cli.define_config()
     flags.DEFINE_string("workdir", None, "Folder of the run; made where it is missing, resumed where it exists.")
     flags.DEFINE_integer("seeds", 1, "How many seeds to run, from config.seed on.", lower_bound=1)
     flags.DEFINE_float("save_seconds", 60.0, "Most seconds between two checkpoints.", lower_bound=0.0)

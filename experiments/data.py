@@ -42,7 +42,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
 from PIL import Image
 
 from ctrain_jax.streams._tfds import default_data_dir
@@ -306,13 +305,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("data_dir", None, "Where to prepare it (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets).")
     flags.DEFINE_bool("verify", False, "Fetch nothing; read what is there and compare it with what it should be.")
-    config_flags.DEFINE_config_file(
-        "config",
-        None,
-        "Instead, tell what arrives in the stream of a file of configs/; then keys of it to change.",
-        lock_config=False,
-        accept_new_attributes=True,
-    )
+    _cli.define_config("Instead, tell what arrives in the stream of a file of configs/; then keys of it to change.")
     flags.DEFINE_string("picture", None, "With --config: draw the stream into this PNG, SVG or PDF file.")
     flags.DEFINE_string(
         "embed", None, "Instead, write the embedded subset of Fashion-MNIST to this PNG file (for maintainers)."

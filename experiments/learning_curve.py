@@ -26,7 +26,6 @@ import jax
 import ml_collections
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
 
 from ctrain_jax import analysis, core, metrics, streams
 from experiments import _build, _cli, _cost, _provenance, _results, _workdir
@@ -160,13 +159,7 @@ def summary(result: dict[str, Any], seconds: float) -> str:
 
 def define_flags() -> None:
     """The flags of the binary; not when it is imported, as flags of all binaries share their names."""
-    config_flags.DEFINE_config_file(
-        "config",
-        None,
-        "A file of configs/, then keys of it to change: --config.epochs=2 --config.scenario.valid_fraction=0.1.",
-        lock_config=False,
-        accept_new_attributes=True,
-    )
+    _cli.define_config()
     flags.DEFINE_string("workdir", None, "Folder of the curve; gone on with where it exists.")
     flags.DEFINE_integer("seeds", 1, "Seeds of each size.", lower_bound=1)
     flags.DEFINE_float("first", 0.02, "The smallest share of the rows.")

@@ -36,7 +36,6 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
 
 from ctrain_jax import core, metrics, streams
 from experiments import _build, _cli, _cost, _progress, _provenance, _results, _space, _workdir, continual
@@ -328,13 +327,7 @@ def _text(value: Any) -> str:
 
 def define_flags() -> None:
     """The flags of the binary; not when it is imported, as flags of all binaries share their names."""
-    config_flags.DEFINE_config_file(
-        "config",
-        None,
-        "A file of configs/, then keys of it to change: --config.epochs=2 --config.scenario.valid_fraction=0.1.",
-        lock_config=False,
-        accept_new_attributes=True,
-    )
+    _cli.define_config()
     flags.DEFINE_string("workdir", None, "Folder of the search; gone on with where it exists.")
     flags.DEFINE_multi_string(
         "space", [], "A key and what to choose from: KEY=LOW:HIGH[:log] or KEY=A,B,C; repeatable."

@@ -157,8 +157,8 @@ def _grow():
 
 def test_each_row_draws_an_operation_and_a_sign_and_all_are_drawn_mapped_over_keys_and_magnitudes():
     images, keys = jnp.stack([floats(picture())] * 140), jax.random.split(KEY, 2)
-    mapped = jax.jit(jax.vmap(lambda key, magnitude: ops.rand_augment(key, images, 1, magnitude)))
-    rows = np.asarray(mapped(keys, jnp.array([7.0, 7.0]))).reshape(280, 40, 40, 3)
+    mapped = jax.jit(jax.vmap(lambda key, x, magnitude: ops.rand_augment(key, x, 1, magnitude), (0, None, 0)))
+    rows = np.asarray(mapped(keys, images, jnp.array([7.0, 7.0]))).reshape(280, 40, 40, 3)
     thin = np.s_[:, ::5, ::5]
     near = np.abs(rows[thin][:, None] - all_operations()[thin]).reshape(280, 28, -1).max(-1) < 1e-5
     assert near.any(1).all()
