@@ -1,6 +1,5 @@
 """Every combination of some values of a config, as one program: `--sweep=ewc.lam=1,10,100`."""
 
-import copy
 import itertools
 import json
 import math
@@ -14,7 +13,7 @@ import ml_collections
 import numpy as np
 
 from ctrain_jax import core, metrics
-from experiments import _build, _progress, _provenance, _results
+from experiments import _build, _progress, _provenance, _results, _space
 
 
 def run(
@@ -49,7 +48,7 @@ def run(
     seeds = [config.seed + k for k in range(num_seeds)]
 
     def one(data: core.Data, rng: jax.Array, **point: jax.Array) -> dict[str, Any]:
-        learner = _build.build(_changed(config, point), stream=stream)
+        learner = _build.build(_space.changed(config, point), stream=stream)
         result = core.run_fused(learner, data, rng)
         valid = learner.evaluate(result.state, data, len(steps) - 1, split="valid")
         return {"test": result.metrics, "baseline": result.baseline, "valid": valid}
@@ -78,7 +77,7 @@ def run(
                 "steps": sum(steps),
                 "finished": True,
                 "experiences": len(steps),
-                **_provenance.facts(_changed(config, point)),
+                **_provenance.facts(_space.changed(config, point)),
             }
         )
     seconds = (time.monotonic() - began) / len(results)
@@ -128,12 +127,3 @@ def _parsed(config: ml_collections.ConfigDict, axes: Sequence[str]) -> dict[str,
             )
         parsed[key] = values
     return parsed
-
-
-def _changed(config: ml_collections.ConfigDict, point: Mapping[str, Any]) -> ml_collections.ConfigDict:
-    """The config with other values, which may be traced."""
-    plain = copy.deepcopy(config.to_dict())
-    for key, value in point.items():
-        section, name = key.split(".")
-        plain[section][name] = value
-    return ml_collections.ConfigDict(plain)

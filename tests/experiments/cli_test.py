@@ -226,7 +226,10 @@ def test_help_shows_a_command_and_every_flag():
         assert f"\n  {flag}: " in done.stdout
 
 
-@pytest.mark.parametrize("binary", ["continual", "data", "evidence", "published", "report", "soak"])
+BINARIES = ["continual", "data", "evidence", "leaderboard", "learning_curve", "published", "report", "search", "soak"]
+
+
+@pytest.mark.parametrize("binary", BINARIES)
 def test_every_binary_says_its_exit_codes(binary):
     said = importlib.import_module(f"experiments.{binary}").__doc__
     assert re.search(r"Exit codes:\s0 .*\b2\swrong\suse", said, re.DOTALL)

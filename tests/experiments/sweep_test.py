@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs.continual import ewc
-from experiments import _build, _results, _sweep, continual, report
+from experiments import _build, _results, _space, _sweep, continual, report
 
 AXES = ["ewc.lam=0,1e4", "optimizer.learning_rate=0.0001,0.01"]
 
@@ -32,7 +32,7 @@ def test_each_combination_is_the_run_of_its_config(config, swept, tmp_path):
     assert len(results) == 4 and len({json.dumps(result["matrices"]) for result in results}) == 4
     name = "ewc.lam=10000_optimizer.learning_rate=0.01"
     stored = json.loads((folder / name / "result.json").read_text())
-    alone = continual.train(_sweep._changed(config, {"ewc.lam": 1e4, "optimizer.learning_rate": 0.01}), tmp_path, 2)
+    alone = continual.train(_space.changed(config, {"ewc.lam": 1e4, "optimizer.learning_rate": 0.01}), tmp_path, 2)
     assert stored["config"] == alone["config"] and stored["seeds"] == alone["seeds"] == [0, 1]
     np.testing.assert_allclose(stored["matrices"], alone["matrices"], atol=0.02)
 
@@ -65,7 +65,7 @@ def test_what_it_refuses(config, tmp_path):
     refused(["ewc.lam=1,big"], r"expects a key and different numbers, as in ewc.lam=1,10, and each key once, got 'ewc")
     refused(["ewc.lam=1,1"], "expects a key and different numbers")
     refused(["ewc.lam=1", "ewc.lam=2"], "each key once")
-    plain = _sweep._changed(config, {})
+    plain = _space.changed(config, {})
     plain.scenario.valid_fraction = 0.0
     refused(["ewc.lam=1"], "holds nothing out: add --config.scenario.valid_fraction=0.1", plain)
     (tmp_path / "config.json").write_text("{}")
