@@ -40,7 +40,7 @@ def universal_checkpoint(rules: Sequence[tuple[str, Held]]) -> UniversalCheckpoi
     A leaf that is sharded along an axis is the ranks' parts one after the other. Where it is fused of blocks, such as
     the kernels of queries, keys and values, rank :math:`r` of :math:`R` holds its part of each:
 
-    .. math:: x^{(r)} = [\, q_{r} ;\; k_{r} ;\; v_{r} \,], \qquad q = [\, q_{0} ; \dots ; q_{R-1} \,]
+    .. math:: x^{(r)} = [\, q_{r} ;\; k_{r} ;\; v_{r} \,], \qquad q = [\, q_{0} ; \ldots ; q_{R-1} \,]
 
     so that parts are taken block by block. Rows that were added for the ranks to divide an axis are dropped from the
     whole, and zeros are added again for the next number of ranks.

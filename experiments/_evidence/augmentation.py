@@ -127,9 +127,7 @@ def _on_the_test_images(
         first, second = (model.apply(core.Variables(params, model_state), x)[0].logits for x in (images, moved))
         return metrics.expected_calibration_error(jax.nn.softmax(first), labels), (second.argmax(-1) == labels).mean()
 
-    # One seed at a time: the first layer of 10,000 images is large.
-    trees = result.state.params, result.state.model_state
-    told = jax.jit(lambda trees, *x: jax.lax.map(lambda tree: one(*tree, *x), trees))(trees, images, moved)
+    told = jax.jit(core.mapped(one, (0, 0, None, None)))(result.state.params, result.state.model_state, images, moved)
     return 100 * np.asarray(told[0]), 100 * np.asarray(told[1])
 
 
