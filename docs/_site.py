@@ -14,7 +14,11 @@ from docutils.utils.math.latex2mathml import tex2mathml
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = [path.stem for path in (ROOT / "docs" / "api").glob("*.md") if path.stem != "index"]
-PAGES = {"ctrain_jax/README.md": "/algebra.md", "configs/published/README.md": "/published.md"}
+PAGES = {
+    "ctrain_jax/README.md": "/algebra.md",
+    "configs/leaderboard/README.md": "/leaderboard.md",
+    "configs/published/README.md": "/published.md",
+}
 
 
 def setup(app):
@@ -125,7 +129,7 @@ def evidence():
 
     found = [json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))]
     sections = []
-    for family in ("continual", "peft", "optim", "metrics", "streams"):
+    for family in ("continual", "peft", "fault", "optim", "metrics", "analysis", "streams"):
         sections.append(f"## Evidence: {family}")
         for one in found:
             if one["factory"].split(".")[1] == family:
@@ -151,15 +155,20 @@ def scenarios():
 
 
 def linked(app, path, page, content):
-    """What is included of a README: its links to others lead to the pages that include these."""
+    """What is included of a README: its links to others lead to the pages that include these, those to files of
+    evidence to their section, and those to files that no page shows are words."""
     folder = (ROOT / "docs" / path).resolve().parent
 
     def follow(match):
-        target = (folder / match[1]).resolve()
-        page = PAGES.get(target.relative_to(ROOT).as_posix()) if target.is_relative_to(ROOT) else None
-        return f"]({page})" if page else match[0]
+        target = (folder / match[2]).resolve()
+        name = target.relative_to(ROOT).as_posix() if target.is_relative_to(ROOT) else ""
+        if name in PAGES:
+            return f"[{match[1]}]({PAGES[name]})"
+        if name.startswith("ctrain_jax/evidence/"):
+            return f"[{match[1]}](/methods.md#{target.stem})"
+        return match[1] if name.startswith("configs/") else match[0]
 
-    content[0] = unbroken(re.sub(r"\]\((?!https?:|#)([^)]+)\)", follow, content[0]))
+    content[0] = unbroken(re.sub(r"\[([^\]]*)\]\((?!https?:|#)([^)]+)\)", follow, content[0]))
 
 
 def unbroken(text):

@@ -37,5 +37,5 @@ napoleon_custom_sections = [("Fields", "params_style")]
 nitpick_ignore_regex = [
     ("py:.*", r"(collections|jax|jnp|nn|np|optax|os)\..*"),
     ("py:.*", "Any|ArrayLike|Callable|Dtype|Initializer|Iterator|Mapping|Path|Sequence"),
-    ("py:.*", "Batch|Record|Rows"),  # aliases of ops
+    ("py:.*", "Batch|Document|Record|Rows|Rules"),  # aliases
 ]

@@ -30,14 +30,12 @@ def rand_augment(
 
     With `m = magnitude / 10`, and a sign drawn for each image and operation:
 
-    | operation | what it does |
-    |---|---|
-    | `identity` | nothing |
-    | `autocontrast`, `equalize` | each channel stretched to [0, 1]; its histogram made flat |
-    | `rotate`, `shear_x`, `shear_y` | about the centre by `± 30 m` degrees; about a corner by `± 0.3 m` |
-    | `translate_x`, `translate_y` | by `± 150 / 331 m` of the side |
-    | `color`, `contrast`, `brightness`, `sharpness` | factor `1 ± 0.9 m` of what differs from grey, mean, black, blur |
-    | `posterize`, `solarize` | all but the `8 - 4 m` highest bits cut; pixels from `256 (1 - m)` of 255 on inverted |
+    - `identity`: nothing
+    - `autocontrast`, `equalize`: each channel stretched to [0, 1]; its histogram made flat
+    - `rotate`, `shear_x`, `shear_y`: about the centre by `± 30 m` degrees; about a corner by `± 0.3 m`
+    - `translate_x`, `translate_y`: by `± 150 / 331 m` of the side
+    - `color`, `contrast`, `brightness`, `sharpness`: factor `1 ± 0.9 m` of what differs from grey, mean, black, blur
+    - `posterize`, `solarize`: all but the `8 - 4 m` highest bits cut; pixels from `256 (1 - m)` of 255 on inverted
 
     `color` is for images of three channels; of others the remaining thirteen are drawn.
 
