@@ -217,7 +217,7 @@ def _table(board: str, cells: Cells) -> str:
         chance = "–" if row is None else f"{row.p_holm:.3f}" if row.p_holm >= 0.001 else "< 0.001"
         flops = None if cell.get("flops_per_step") is None else cell["flops_per_step"] * cell["steps"] / 1e9
         values = (
-            _linked(method, f"../../{_recipe(board)}"),
+            f"`{method}`",
             f"{cell['accuracy']:.1f} ± {cell['half_width']:.1f}",
             _percent(cell.get("average_incremental")),
             _percent(cell.get("forgetting")),
@@ -236,13 +236,12 @@ def _ranked(cells: Cells) -> list[str]:
     return sorted(cells, key=lambda method: -cells[method]["accuracy"])
 
 
-def _linked(method: str, board: str | None = None) -> str:
-    """A method with links to its config and its evidence, where it has them."""
+def _linked(method: str) -> str:
+    """A method as a link to its config, and one to its evidence where it has that."""
     name = method.partition(":")[0]
-    links = [f"[config](../continual/{name}.py)"]
-    if (ROOT / "ctrain_jax" / "evidence" / f"{name}.json").is_file():
-        links.append(f"[evidence](../../ctrain_jax/evidence/{name}.json)")
-    return f"`{method}`" if board else f"`{method}` {' '.join(links)}"
+    found = (ROOT / "ctrain_jax" / "evidence" / f"{name}.json").is_file()
+    evidence = f" [evidence](../../ctrain_jax/evidence/{name}.json)" if found else ""
+    return f"[`{method}`](../continual/{name}.py){evidence}"
 
 
 def _recipe(board: str) -> str:
