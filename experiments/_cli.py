@@ -51,7 +51,10 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     # Orbax tells every step of every save at the level of information.
     absl_logging.set_verbosity(absl_logging.WARNING)
     absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    app.run(main, flags_parser=_parse)
+    try:
+        app.run(main, flags_parser=_parse)
+    except KeyboardInterrupt:
+        fail("interrupted", 128 + signal.SIGINT)
 
 
 def fail(sentence: str, code: int = WRONG_USE) -> NoReturn:

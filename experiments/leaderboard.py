@@ -24,6 +24,8 @@ import hashlib
 import importlib
 import json
 import multiprocessing
+import signal
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,7 @@ def main(argv: Sequence[str]) -> int:
         wanted = [(b, m) for b, m in wanted if is_stale(b, m, _cells.stored(out / f"{b}.json"))]
     if not wanted:
         print("nothing is missing")
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         run(wanted, given.seeds, given.jobs, given.data_dir, out)
     except _build.ConfigError as error:
@@ -119,6 +122,8 @@ def run(wanted: Sequence[tuple[str, str]], seeds: int | None, jobs: int, data_di
                 _cells.store(out / f"{board}.json", header, method, cell, module(board).METHODS)
                 print(line(board, method, cell), flush=True)
         except BaseException:
+            for process in multiprocessing.active_children():
+                process.terminate()  # a cell that is half done is worth nothing
             pool.shutdown(cancel_futures=True)
             raise
 
