@@ -322,3 +322,9 @@ def test_signals_are_collected_and_handed_back(capsys):
         assert received == [signal.SIGTERM]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     assert capsys.readouterr().err == "SIGTERM: saving, a second one ends at once\n"
+
+
+def test_an_interrupted_binary_says_so_in_a_word():
+    program = "from experiments import _cli\ndef main(argv): raise KeyboardInterrupt\n_cli.run(main)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "error: interrupted\n")
