@@ -1,5 +1,6 @@
 # make run: the main job, on real data.    make test: tests, lint, types.    make data: full data sets for TFDS.
 # make evidence: measure every claim again.    make published: reproduce the published tables (hours).
+# make leaderboard BOARD=split_mnist: fill what is missing of a board, or of all (hours).
 # make notebooks: the two forms of each notebook are one text again.    make docs: the site, in docs/_build/html.
 # make soak: kill and damage real runs, KILLS=100 of them, and compare their ends with those of runs left alone.
 # make peer: avalanche-lib in an environment of its own, for the suite `peer` of experiments.speed.
@@ -13,9 +14,10 @@ PIP := python -m pip install --quiet --disable-pip-version-check
 RUNS := runs/split_fashion_mnist
 METHODS := naive ewc:online er derpp gacil joint
 KILLS ?= 100
+BOARD ?= all
 DATA_DIR ?= $(HOME)/tensorflow_datasets
 
-.PHONY: run test lint types data evidence published notebooks docs peer soak clean
+.PHONY: run test lint types data evidence published leaderboard notebooks docs peer soak clean
 
 run: $(READY)
 	@for name in $(METHODS); do \
@@ -45,6 +47,9 @@ published: $(READY)
 	$(BIN)/python -m experiments.published --table=split_mnist --data_dir=$(DATA_DIR)
 	$(BIN)/python -m experiments.published --table=split_mnist_online --data_dir=$(DATA_DIR)
 	$(BIN)/python -m experiments.published --table=permuted_mnist --seeds=3 --data_dir=$(DATA_DIR)
+
+leaderboard: $(READY)
+	$(BIN)/python -m experiments.leaderboard --board=$(BOARD) --missing --jobs=2 --data_dir=$(DATA_DIR)
 
 notebooks: $(READY)
 	$(BIN)/jupytext --sync notebooks/*.py

@@ -86,16 +86,15 @@ def main(argv: Sequence[str]) -> int:
     if not wanted:
         print("nothing is missing")
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        run(wanted, given.seeds, given.jobs, given.data_dir, out)
-    except _build.ConfigError as error:
-        _cli.fail(str(error))
+    refused = run(wanted, given.seeds, given.jobs, given.data_dir, out)
     if out == FOLDER:
         write_page()
-    return 0
+    for sentence in dict.fromkeys(refused):
+        print(f"error: {sentence}", file=sys.stderr)
+    return 2 if refused else 0
 
 
-def run(wanted: Sequence[tuple[str, str]], seeds: int | None, jobs: int, data_dir: str | None, out: Path) -> None:
+def run(wanted: Sequence[tuple[str, str]], seeds: int | None, jobs: int, data_dir: str | None, out: Path) -> list[str]:
     """Run cells, some at a time, each in a process of its own, and store each when it is there.
 
     Args:
@@ -105,16 +104,21 @@ def run(wanted: Sequence[tuple[str, str]], seeds: int | None, jobs: int, data_di
       data_dir: where data sets are prepared.
       out: folder of the files of boards.
 
-    Raises:
-      ConfigError: what a cell refuses; those that were measured before it are stored.
+    Returns:
+      What is wrong with the cells that could not be run: data that are not there.
     """
+    refused = []
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
         running = {pool.submit(measure, b, m, seeds or module(b).SEEDS, data_dir): (b, m) for b, m in wanted}
         try:
             for future in concurrent.futures.as_completed(running):
                 board, method = running[future]
-                cell = future.result()
+                try:
+                    cell = future.result()
+                except _build.ConfigError as error:
+                    refused.append(str(error))
+                    continue
                 header = {
                     "board": board,
                     "command": f"python -m experiments.leaderboard --board={board} --data_dir=DIR",
@@ -126,6 +130,7 @@ def run(wanted: Sequence[tuple[str, str]], seeds: int | None, jobs: int, data_di
                 process.terminate()  # a cell that is half done is worth nothing
             pool.shutdown(cancel_futures=True)
             raise
+    return refused
 
 
 def measure(board: str, method: str, seeds: int, data_dir: str | None) -> dict[str, Any]:
