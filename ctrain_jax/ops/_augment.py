@@ -9,6 +9,7 @@ fixed (brightness, contrast, saturation, hue), where torchvision draws one.
 """
 
 import jax
+import jax.core
 import jax.numpy as jnp
 
 from ctrain_jax.ops._checks import check_non_negative, check_size
@@ -137,7 +138,7 @@ def color_jitter(
     for name, strength in strengths.items():
         drawn = jax.random.uniform(keys[name], images.shape[:1], images.dtype)
         if name == "hue":
-            images = turn_hue(images, strength * (2 * drawn - 1))
+            images = turn_hue(images, (2 * drawn - 1) * strength)
         else:
             low = jnp.maximum(1.0 - strength, 0.0)
             images = blend(dull[name](images), images, low + drawn * (1.0 + strength - low))

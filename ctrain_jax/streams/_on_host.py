@@ -25,6 +25,7 @@ def on_host(source: Source) -> Source:
     """The same source, with its inputs where they are: in the host's memory, or mapped from its disk.
 
     A step asks the host for the rows of its batch, and a memory for those that it replays; labels lie on the device.
+    Seeds that are mapped by `vmap` ask once for all of them, and of several hosts each reads its own part of a batch.
     A run ends in the same bits as with the inputs on the device, and is slower where the steps are short.
 
     Args:

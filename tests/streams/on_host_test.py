@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -17,14 +18,15 @@ KEYS = jax.dtypes.prng_key
 
 
 class Watched:
-    """Rows that count how often each is read."""
+    """Rows that count how often each is read, and how many at once."""
 
     def __init__(self, rows):
         self.rows, self.shape, self.dtype = rows, rows.shape, rows.dtype
-        self.asked = np.zeros(len(rows), int)
+        self.asked, self.together = np.zeros(len(rows), int), []
 
     def __getitem__(self, index):
         np.add.at(self.asked, index, 1)
+        self.together.append(np.size(index))
         return self.rows[index]
 
 
@@ -43,22 +45,47 @@ def small(count=40):
     return source._replace(train=train, test=test)
 
 
+def watched(source):
+    """The source on the host, and its training rows, which count."""
+    rows = Watched(source.train["inputs"])
+    return streams.on_host(source._replace(train={**source.train, "inputs": rows})), rows
+
+
 def leaves(tree):
     return [
         np.asarray(jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, KEYS) else x) for x in jax.tree.leaves(tree)
     ]
 
 
-def test_a_run_is_the_same_to_the_bit():
-    ours, theirs = (core.run_stream(learner(source), [0, 1]) for source in (small(), streams.on_host(small())))
-    for a, b in zip(leaves(ours), leaves(theirs), strict=True):
+@pytest.fixture(scope="module")
+def run():
+    """Of two seeds, from the host."""
+    return core.run_stream(learner(streams.on_host(small())), [0, 1])
+
+
+def test_a_run_is_the_same_to_the_bit(run):
+    for a, b in zip(leaves(core.run_stream(learner(small()), [0, 1])), leaves(run), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
+def test_seeds_side_by_side_are_those_one_after_the_other(run):
+    """As on accelerators: `run_stream` maps seeds by `vmap` there, and one after the other here."""
+    source, rows = watched(small())
+    plain = learner(source)
+    data, keys = core.to_device(plain.stream), jax.vmap(jax.random.key)(np.arange(2))
+    found = jax.jit(jax.vmap(lambda key: core.run_fused(plain, data, key)))(keys)
+    # One question for both seeds; 8 rows are what ewc goes over, which are the same for both: 5 batches, twice.
+    assert set(rows.together) == {8, 2 * 8} and rows.together.count(8) == 2 * 5
+    for a, b in zip(leaves(run), leaves(found), strict=True):
+        if a.dtype.kind == "f":
+            np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5)
+        else:
+            np.testing.assert_array_equal(b, a)
+
+
 def test_a_step_asks_for_the_rows_of_its_batch_alone():
-    source = small()
-    rows = Watched(source.train["inputs"])
-    plain = learner(streams.on_host(source._replace(train={**source.train, "inputs": rows})))
+    source, rows = watched(small())
+    plain = learner(source)
     data, state = core.to_device(plain.stream), core.start(plain, 0)
     assert rows.asked.sum() == 0 and set(data.source["train"]) == {"labels"}
     state, _ = jax.block_until_ready(jax.jit(plain.step)(state, data, 0, 0))
@@ -122,3 +149,36 @@ def test_of_several_devices_each_asks_for_its_part():
     done = subprocess.run([sys.executable, "-c", ON_DEVICES], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout.splitlines()[-1]) == {"devices": 3, "same": True}
+
+
+IN_PROCESSES = """
+import json, sys
+import jax, numpy as np
+jax.config.update("jax_disable_most_optimizations", True)
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+from ctrain_jax import core
+from tests.streams.on_host_test import learner, leaves, small, watched
+resident = small()
+on_host, rows = watched(resident)
+plain, other = (learner(source, core.identity(), mesh=core.data_mesh()) for source in (resident, on_host))
+start, found = core.start(plain, 0), []
+for each in (plain, other):
+    state, _ = jax.jit(each.chunk)(start, core.to_device(each.stream, each.mesh), 1, 0, 3)
+    found.append([x.tolist() for x in leaves(state)])
+print(json.dumps({"processes": jax.process_count(), "found": found, "together": rows.together}))
+"""
+
+
+def test_of_two_processes_each_reads_its_part():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        where = f"localhost:{free.getsockname()[1]}"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    started = [subprocess.Popen([sys.executable, "-c", IN_PROCESSES, where, str(k)], **pipes) for k in range(2)]
+    ended = [process.communicate(timeout=120) for process in started]
+    for process, (out, err) in zip(started, ended, strict=True):
+        assert process.returncode == 0, err[-2000:]
+        told = json.loads(out.splitlines()[-1])
+        assert told["processes"] == 2 and set(told["together"]) == {8 // 2}
+        for resident, host in zip(*told["found"], strict=True):
+            np.testing.assert_allclose(host, resident, rtol=1e-5, atol=1e-7)
