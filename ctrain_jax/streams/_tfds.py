@@ -181,7 +181,8 @@ class _Images:
 
     def _image(self, stored: Any) -> np.ndarray:
         image = _sized(_decoded(stored, self._channels), self._size)
-        image = np.pad(image, ((self._pad, self._pad), (self._pad, self._pad), (0, 0))[: image.ndim])
+        if self._pad:  # padding by nothing is a copy
+            image = np.pad(image, ((self._pad, self._pad), (self._pad, self._pad), (0, 0))[: image.ndim])
         return image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
 
 
