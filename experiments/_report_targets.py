@@ -45,13 +45,13 @@ def time_to_result(runs: Runs, targets: Mapping[str, float]) -> str:
     found = [(k, run, steps) for k, run in enumerate(runs) if (steps := _steps(run, targets)) is not None]
     if not found:
         return note("No run with a target was tested over time.")
-    streams = [stream for stream in targets if any(run["stream"] == stream for _, run, _ in found)]
+    streams = [stream for stream in targets if any(str(run["stream"]) == stream for _, run, _ in found)]
     methods: dict[str, int] = {}  # {name: colour of its first run}
     for k, run, _ in found:
         methods.setdefault(_method(run), k)
     times = np.full((len(methods), len(streams)), np.inf)
     for _, run, steps in found:
-        place = list(methods).index(_method(run)), streams.index(run["stream"])
+        place = list(methods).index(_method(run)), streams.index(str(run["stream"]))
         times[place] = min(times[place], np.median(steps))
     scores = metrics.profile_score(times, R_MAX)
     order = np.argsort(-scores, kind="stable")
@@ -83,7 +83,7 @@ def _method(run: Mapping) -> str:
 
 def _steps(run: Mapping, targets: Mapping[str, float]) -> np.ndarray | None:
     """Steps of each seed `[S]` to the target of its stream; None where there is none, or no test."""
-    target = targets.get(run["stream"])
+    target = targets.get(str(run["stream"]))
     if target is None:
         return None
     trace = results.trace(run)

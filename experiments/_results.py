@@ -107,6 +107,7 @@ def load_run(path: Path) -> dict[str, Any]:
 def unlike_a_result(run: Run) -> list[str]:
     """The keys of a run whose values are of another kind than a page or a table can show."""
     wrong = [key for key in _NUMBERS if (value := run.get(key)) is not None and not _is_number(value)]
+    wrong += [] if isinstance(run.get("metric", "accuracy"), str) else ["metric"]
     wrong += [] if isinstance(run["seeds"], list) else ["seeds"]
     wrong += [] if isinstance(run.get("versions") or {}, dict) else ["versions"]
     wrong += [key for key in ("other_metrics", "prequential") if not _is_by_metric(run, key)]

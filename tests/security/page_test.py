@@ -79,7 +79,7 @@ def test_results_of_other_kinds_are_a_page_or_a_sentence(folder, data):
     path = write_run(folder / "runs", [json.dumps(data.draw(regrown(LINES[k % len(LINES)]))) for k in range(3)])
     (path / "result.json").write_text(json.dumps(data.draw(regrown(json.loads((path / "result.json").read_text())))))
     try:
-        report.write_report([path], folder / "page.html")
+        report.write_report([path], folder / "page.html", ["50"])
     except ValueError as error:
         assert is_sentence(error) and str(error).endswith("give a folder written by experiments.continual.")
     else:
