@@ -59,16 +59,10 @@ def result(
     Returns:
       What `experiments._results` reads.
     """
-    name, *others = history["baseline"]
     per_second = done * len(seeds) / max(history["seconds"], 1e-9)
     total = learner.spec.num_experiences
-    found = {
-        "name": config.name,
-        **_results.described(config, learner.stream),
-        "metric": name,
-        "seeds": seeds,
-        "matrices": _matrices(history, name, len(seeds), total),
-        "baseline": history["baseline"][name],
+    matrices = {name: _matrices(history, name, len(seeds), total) for name in history["baseline"]}
+    found = scored(config, learner.stream, seeds, matrices, history["baseline"]) | {
         "seconds": history["seconds"],
         "steps": done,
         "steps_per_second": per_second,
@@ -78,15 +72,47 @@ def result(
         "skipped": history["skipped"],
         "rollbacks": history["rollbacks"],
         "finished": len(history["rows"]) == total,
-        "experiences": total,
-    } | _provenance.facts(config)
-    if others:
-        found["other_metrics"] = {other: _matrices(history, other, len(seeds), total) for other in others}
-    if not tests_match(learner.stream):
-        found["tests"] = "of other parts than experiences"
+    }
     if history.get("online") and min(history["predicted"]) > 0:
         sums = history["online"]
         found["prequential"] = {k: (np.array(v) / history["predicted"]).tolist() for k, v in sums.items()}
+    return found
+
+
+def scored(
+    config: ml_collections.ConfigDict,
+    stream: core.Stream,
+    seeds: Sequence[int],
+    matrices: Mapping[str, list],
+    baseline: Mapping[str, list],
+) -> dict[str, Any]:
+    """What every result says, whoever made it.
+
+    Args:
+      config: of the run.
+      stream: on which it was tested.
+      seeds: of the run.
+      matrices: {metric: `[S][T][E]`}, what is told in tables first.
+      baseline: {metric: `[S][E]`}, of the untrained learner.
+
+    Returns:
+      Keys of `result.json`, those of an end among them: `finished` is True.
+    """
+    name, *others = matrices
+    found = {
+        "name": config.name,
+        **_results.described(config, stream),
+        "metric": name,
+        "seeds": list(seeds),
+        "matrices": matrices[name],
+        "baseline": baseline[name],
+        "finished": True,
+        "experiences": len(stream.experiences["train"].size),
+    } | _provenance.facts(config)
+    if others:
+        found["other_metrics"] = {other: matrices[other] for other in others}
+    if not tests_match(stream):
+        found["tests"] = "of other parts than experiences"
     return found
 
 

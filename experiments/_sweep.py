@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 
 from ctrain_jax import core, metrics
-from experiments import _build, _progress, _provenance, _results, _space
+from experiments import _build, _outcome, _progress, _results, _space
 
 
 def run(
@@ -64,22 +64,11 @@ def run(
     for combination in itertools.product(*values.values()):
         point = dict(zip(values, combination, strict=True))
         part = found.at(**point).result
-        metric = next(iter(part["test"]))
-        results.append(
-            {
-                "name": " ".join([config.name, *(f"{key}={value:g}" for key, value in point.items())]),
-                **_results.described(config, stream),
-                "metric": metric,
-                "seeds": seeds,
-                "matrices": part["test"][metric].astype(float).tolist(),
-                "baseline": part["baseline"][metric].astype(float).tolist(),
-                "validation": part["valid"][metric].astype(float).mean(-1).tolist(),
-                "steps": sum(steps),
-                "finished": True,
-                "experiences": len(steps),
-                **_provenance.facts(_space.changed(config, point)),
-            }
-        )
+        own = _space.changed(config, point)
+        name = " ".join([config.name, *(f"{key}={value:g}" for key, value in point.items())])
+        result = _outcome.scored(own, stream, seeds, _results.lists(part["test"]), _results.lists(part["baseline"]))
+        valid = part["valid"][result["metric"]].astype(float).mean(-1).tolist()
+        results.append(result | {"name": name, "validation": valid, "steps": sum(steps)})
     seconds = (time.monotonic() - began) / len(results)
     rate = sum(steps) * num_seeds / seconds
     results = [result | {"seconds": seconds, "steps_per_second": rate} for result in results]

@@ -38,7 +38,7 @@ import numpy as np
 from absl import flags
 
 from ctrain_jax import core, metrics, streams
-from experiments import _build, _cli, _cost, _progress, _provenance, _results, _space, _workdir, continual
+from experiments import _build, _cli, _cost, _outcome, _progress, _provenance, _results, _space, _workdir, continual
 
 _AFTER = 1000  # seeds of the evaluation are those of the trials plus this
 
@@ -101,7 +101,7 @@ def search(
             found = _tried(tuned_on, stream, data, axes, points, seeds, guard is not None)
             seconds = (time.monotonic() - began) / len(asked)
             for trial, point, part in zip(asked, points, found, strict=True):
-                score = float(part["accuracy"][:, -1].mean()) if guard is None else guard.ask(study, part)
+                score = _final(part) if guard is None else guard.ask(study, part)
                 trial.set_user_attr("seconds", seconds)
                 if guard is None:
                     _write_trial(workdir, trial.number, tuned_on, stream, point, part, seeds, seconds)
@@ -145,7 +145,7 @@ class _Guard:
         self._holdout = metrics.thresholdout(4 / rows**0.5, 1 / rows**0.5, budget=budget)
         self._rng = jax.random.key(seed)
 
-    def ask(self, study: Any, part: Mapping[str, np.ndarray]) -> float:
+    def ask(self, study: Any, part: Mapping[str, Any]) -> float:
         """What a trial is told of its score; nan when the budget is spent."""
         before = study.user_attrs.get("holdout")
         state = self._holdout.init(self._rng)
@@ -153,9 +153,7 @@ class _Guard:
             state = type(state)(*(jnp.asarray(x, y.dtype) for x, y in zip(before["state"], state, strict=True)))
         asked = 0 if before is None else before["asked"]
         rng = jax.random.fold_in(self._rng, asked + 1)
-        answer, state = self._holdout.query(
-            state, float(part["learned"].mean()), float(part["accuracy"][:, -1].mean()), rng
-        )
+        answer, state = self._holdout.query(state, float(part["learned"].mean()), _final(part), rng)
         kept = [np.asarray(x).tolist() for x in state]
         study.set_user_attr("holdout", {"state": kept, "asked": asked + 1})
         return float(answer)
@@ -255,23 +253,23 @@ def _tried(
     points: Sequence[Mapping[str, Any]],
     seeds: Sequence[int],
     learned: bool,
-) -> list[dict[str, np.ndarray]]:
-    """The `accuracy` `[S, T, E]` of each point; and `learned` `[S]` on training rows where that is asked for."""
+) -> list[dict[str, Any]]:
+    """Of each point `tested` {metric: `[S, T, E]`}, `baseline`, and `learned` `[S]` on training rows if asked for."""
     traced = [axis.key for axis in axes if _space.is_number_of_state(config, axis)]
     groups: dict[str, list[int]] = {}
     for place, point in enumerate(points):
         groups.setdefault(repr([v for key, v in point.items() if key not in traced]), []).append(place)
-    found: list[dict[str, np.ndarray]] = [{}] * len(points)
+    found: list[dict[str, Any]] = [{}] * len(points)
     for places in groups.values():
         fixed = {key: value for key, value in points[places[0]].items() if key not in traced}
         columns = {key: jnp.array([points[place][key] for place in places], jnp.float32) for key in traced}
 
-        def one(given: Any, rng: jax.Array, trial: jax.Array, fixed: Mapping[str, Any]) -> dict[str, jax.Array]:
+        def one(given: Any, rng: jax.Array, trial: jax.Array, fixed: Mapping[str, Any]) -> dict[str, Any]:
             data, columns = given
             point = fixed | {key: column[trial] for key, column in columns.items()}
             learner = _build.build(_space.changed(config, point), stream=stream)
             result = core.run_fused(learner, data, rng)
-            out = {"accuracy": result.accuracy, "baseline": next(iter(result.baseline.values()))}
+            out = {"tested": result.metrics, "baseline": result.baseline}
             if learned:
                 last = learner.spec.num_experiences - 1
                 out["learned"] = next(iter(learner.evaluate(result.state, data, last, split="train").values())).mean()
@@ -285,31 +283,26 @@ def _tried(
     return found
 
 
+def _final(part: Mapping[str, Any]) -> float:
+    """The mean accuracy at the end, over seeds and experiences."""
+    return float(next(iter(part["tested"].values()))[:, -1].mean())
+
+
 def _write_trial(
     workdir: Path,
     number: int,
     config: ml_collections.ConfigDict,
     stream: core.Stream,
     point: Mapping[str, Any],
-    part: Mapping[str, np.ndarray],
+    part: Mapping[str, Any],
     seeds: Sequence[int],
     seconds: float,
 ) -> None:
     """A trial as a run whose scores are those of validation rows."""
     own = _space.changed(config, point)
-    result = {
-        "name": f"{config.name} {number}",
-        **_results.described(own, stream),
-        "split": "valid",
-        "metric": "accuracy",
-        "seeds": list(seeds),
-        "matrices": part["accuracy"].astype(float).tolist(),
-        "baseline": part["baseline"].astype(float).tolist(),
-        "seconds": seconds,
-        "finished": True,
-        "experiences": part["accuracy"].shape[1],
-        **_provenance.facts(own),
-    }
+    tested, baseline = (_results.lists(part[key]) for key in ("tested", "baseline"))
+    result = _outcome.scored(own, stream, seeds, tested, baseline)
+    result |= {"name": f"{config.name} {number}", "split": "valid", "seconds": seconds}
     if _results.unlike_a_result(result):
         return  # it diverged, which its score says
     folder = workdir / "trials" / f"{number:03d}"

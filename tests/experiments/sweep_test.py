@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from configs.continual import ewc
-from experiments import _build, _results, _space, _sweep, continual, report
+from configs.streams import drifting
+from experiments import _build, _outcome, _results, _space, _sweep, continual, report
 
 AXES = ["ewc.lam=0,1e4", "optimizer.learning_rate=0.0001,0.01"]
 
@@ -70,3 +71,11 @@ def test_what_it_refuses(config, tmp_path):
     refused(["ewc.lam=1"], "holds nothing out: add --config.scenario.valid_fraction=0.1", plain)
     (tmp_path / "config.json").write_text("{}")
     refused(["ewc.lam=1"], "is not an empty folder: use another --workdir")
+
+
+def test_a_result_says_where_tests_are_of_other_parts_than_experiences(config):
+    drift = drifting.get_config("runlocal")
+    for own, told in ((config, False), (drift, True)):
+        stream = _build.build_stream(own)
+        result = _outcome.scored(own, stream, [0], {"accuracy": [[[0.5, 0.4], [0.3, 0.6]]]}, {"accuracy": [[0.1, 0.1]]})
+        assert ("tests" in result) == told and _results.is_square(result) != told  # whatever the shape of the matrix
