@@ -15,6 +15,7 @@ import pytest
 
 from ctrain_jax import core
 from experiments import _build, _cli
+from tests.forks import run_cases
 from tests.layout_test import FACTORIES
 
 ROOT = Path(__file__).parents[2]
@@ -155,42 +156,16 @@ BEGINNINGS = {
     "key of another model": "'hidden' is not a known key of config.model: choose from ",
 }
 
-# A process for each case would start up for most of the time; a fork of one that has imported everything does not.
-DRIVER = """
-import json, os, sys
-from ctrain_jax import streams
-from experiments import _cli, continual
-
-streams.digits()  # imports scikit-learn
-continual.define_flags()
-for k, arguments in enumerate(json.load(open("cases.json"))):
-    child = os.fork()
-    if not child:
-        for number, name in ((1, "out"), (2, "err")):
-            os.dup2(os.open(f"{k}.{name}", os.O_WRONLY | os.O_CREAT), number)
-        sys.argv = ["continual.py", *arguments]
-        try:
-            _cli.run(continual.main)
-        except SystemExit as end:
-            print(end="", flush=True)
-            os._exit(end.code)  # without the second that Python takes to put everything away
-    with open(f"{k}.code", "w") as file:
-        file.write(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])))
-"""
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Where every case has been run once."""
     folder = tmp_path_factory.mktemp("wrong")
-    (folder / "configs").symlink_to(ROOT / "configs")
     (folder / "file").write_text("")
     for name, content in (("other", None), ("damaged", "{]")):
         (folder / name).mkdir()
         (folder / name / "config.json").write_text(content or json.dumps(_claim()))
-    (folder / "cases.json").write_text(json.dumps([case for case, _ in WRONG.values()]))
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-W", "ignore", "-c", DRIVER], cwd=folder, env=environment, check=True)
+    run_cases(folder, "continual", dict(enumerate(case for case, _ in WRONG.values())))
     return folder
 
 

@@ -1,10 +1,6 @@
 """experiments.data --verify and --config: one damaged byte is found, and wrong use is one sentence."""
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +8,7 @@ import pytest
 
 from ctrain_jax import streams
 from experiments import _verify, data
+from tests.forks import run_cases
 
 ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng(0)
@@ -116,38 +113,13 @@ SAID = {
     "wrong ending": "error: --picture: a picture is a .png, .svg or .pdf file, got a.xyz.",
     "picture": "",
 }
-DRIVER = """
-import json, os, sys
-from ctrain_jax import streams
-from experiments import _cli, data
-
-streams.digits()
-data.define_flags()
-for name, (arguments, _) in json.load(open("cases.json")).items():
-    child = os.fork()
-    if not child:
-        for number, end in ((1, "out"), (2, "err")):
-            os.dup2(os.open(f"{name}.{end}", os.O_WRONLY | os.O_CREAT), number)
-        sys.argv = ["data.py", *arguments]
-        try:
-            _cli.run(data.main)
-        except SystemExit as end:
-            print(end="", flush=True)
-            os._exit(end.code if isinstance(end.code, int) else 0 if end.code is None else 1)
-    with open(f"{name}.code", "w") as file:
-        file.write(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])))
-"""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Where every case has been run once."""
     folder = tmp_path_factory.mktemp("cases")
-    (folder / "configs").symlink_to(ROOT / "configs")
-    (folder / "cases.json").write_text(json.dumps(CASES))
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    environment.pop("DISPLAY", None)
-    subprocess.run([sys.executable, "-W", "ignore", "-c", DRIVER], cwd=folder, env=environment, check=True)
+    run_cases(folder, "data", {name: arguments for name, (arguments, _) in CASES.items()})
     return folder
 
 
