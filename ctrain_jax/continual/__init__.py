@@ -18,7 +18,7 @@ from ctrain_jax.continual.replay import (
     three_way,
     wa,
 )
-from ctrain_jax.continual.representation import gacil, nmc
+from ctrain_jax.continual.representation import gacil, lingocl, nmc
 
 __all__ = [
     "agem",
@@ -36,6 +36,7 @@ __all__ = [
     "gpm",
     "icarl",
     "l2_anchor",
+    "lingocl",
     "lucir",
     "lwf",
     "mas",

@@ -11,6 +11,7 @@ from ctrain_jax.ops._memory import Memory, append_rows, memory
 from ctrain_jax.ops._mix import cutmix, mixup
 from ctrain_jax.ops._permutation import permute_index
 from ctrain_jax.ops._rand_augment import rand_augment
+from ctrain_jax.ops._targets import hierarchical_targets, simplex_targets, unit
 
 __all__ = [
     "Buffer",
@@ -33,6 +34,7 @@ __all__ = [
     "fisher_diagonal",
     "greedy_balanced",
     "herding",
+    "hierarchical_targets",
     "holds",
     "memory",
     "mixup",
@@ -42,5 +44,7 @@ __all__ = [
     "random_flip",
     "reservoir",
     "ring",
+    "simplex_targets",
+    "unit",
     "wait_for",
 ]

@@ -3,7 +3,7 @@
 import jax
 import optax
 
-from ctrain_jax import continual, core, fault, models, optim, peft
+from ctrain_jax import continual, core, fault, models, ops, optim, peft
 
 # A method that repairs stages brings a model that has some: four dense layers of equal shapes.
 STAGES = core.Method("stages", model=lambda _: core.from_linen(models.MLP(6, hidden=(12,) * 4)))
@@ -59,6 +59,10 @@ METHODS = {
     "generative_replay": [lambda: continual.generative_replay(latent=3, hidden=(8,), learning_rate=0.1)],
     "icarl": [lambda: continual.icarl(4, temperature=2.0)],
     "l2_anchor": [lambda: continual.l2_anchor(1.0)],
+    "lingocl": [
+        lambda: continual.lingocl(ops.simplex_targets(6, 5)),
+        lambda: core.chain(continual.lingocl(jax.numpy.eye(6, 16), learn_scale=True, project=False), continual.er(20)),
+    ],
     "lucir": [lambda: continual.lucir(4, eta=4.0)],
     "lwf": [lambda: continual.lwf(0.5)],
     "mas": [lambda: continual.mas(1.0)],

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ctrain_jax.continual.replay._rehearsal import ask, old_classes, unit
+from ctrain_jax.continual.replay._rehearsal import ask, old_classes
 from ctrain_jax.core import Method, Problem, Variables
-from ctrain_jax.ops import ExemplarState, check_positive, exemplars
+from ctrain_jax.ops import ExemplarState, check_positive, exemplars, unit
 
 
 class IcarlState(NamedTuple):

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ctrain_jax.continual.replay._rehearsal import ask, head_kernel, old_classes, unit, with_head_kernel
+from ctrain_jax.continual._head import head_kernel, with_head_kernel
+from ctrain_jax.continual.replay._rehearsal import ask, old_classes
 from ctrain_jax.core import Method, Model, Variables, weighted_mean
-from ctrain_jax.ops import ExemplarState, check_non_negative, check_positive, check_size, exemplars
+from ctrain_jax.ops import ExemplarState, check_non_negative, check_positive, check_size, exemplars, unit
 
 
 class LucirState(NamedTuple):

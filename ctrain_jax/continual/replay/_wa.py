@@ -11,7 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ctrain_jax.continual.replay._rehearsal import ask, distil, head_kernel, old_classes, with_head_kernel
+from ctrain_jax.continual._head import head_kernel, with_head_kernel
+from ctrain_jax.continual.replay._rehearsal import ask, distil, old_classes
 from ctrain_jax.core import Method, Variables
 from ctrain_jax.ops import ExemplarState, check_positive, exemplars
 

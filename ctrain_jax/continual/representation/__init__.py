@@ -1,6 +1,7 @@
 """Fixed features and statistics that do not forget."""
 
 from ctrain_jax.continual.representation._gacil import GacilState, gacil
+from ctrain_jax.continual.representation._lingocl import lingocl
 from ctrain_jax.continual.representation._nmc import NmcState, nmc
 
-__all__ = ["GacilState", "NmcState", "gacil", "nmc"]
+__all__ = ["GacilState", "NmcState", "gacil", "lingocl", "nmc"]
