@@ -16,6 +16,7 @@ from ctrain_jax.continual.replay import (
     mir,
     scr,
     three_way,
+    uer,
     wa,
 )
 from ctrain_jax.continual.representation import gacil, lingocl, nmc
@@ -48,6 +49,7 @@ __all__ = [
     "scr",
     "si",
     "three_way",
+    "uer",
     "wa",
     "weight_interpolation",
 ]

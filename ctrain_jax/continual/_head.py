@@ -5,6 +5,8 @@ from typing import Any
 import jax
 import optax
 
+from ctrain_jax.ops import unit
+
 
 def head_kernel(params: Any, who: str) -> jax.Array:
     """The kernel [D, C] of the last layer.
@@ -24,3 +26,8 @@ def head_kernel(params: Any, who: str) -> jax.Array:
 def with_head_kernel(params: Any, kernel: jax.Array) -> optax.Params:
     """The parameters with another kernel of the last layer."""
     return {**params, "head": {**params["head"], "kernel": kernel}}
+
+
+def cosines(features: jax.Array, params: Any, who: str) -> jax.Array:
+    """Of features [B, D] with the weight vector of each class in the last layer: [B, C]."""
+    return unit(features) @ unit(head_kernel(params, who), axis=0)

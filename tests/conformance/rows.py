@@ -82,6 +82,7 @@ METHODS = {
     ],
     "si": [lambda: continual.si(1.0)],
     "three_way": [lambda: continual.three_way(24, ratios=(2.0, 1.0, 1.0))],
+    "uer": [lambda: continual.uer(20), lambda: continual.uer(20, policy="class_balanced", batch_size=12)],
     "wa": [lambda: continual.wa(4)],
     "weight_interpolation": [lambda: continual.weight_interpolation(0.5)],
 }

@@ -13,6 +13,7 @@ from ctrain_jax.continual.replay._lucir import LucirState, lucir
 from ctrain_jax.continual.replay._mir import MirState, mir
 from ctrain_jax.continual.replay._scr import ScrState, scr
 from ctrain_jax.continual.replay._three_way import ThreeWayState, three_way
+from ctrain_jax.continual.replay._uer import UerState, uer
 from ctrain_jax.continual.replay._wa import WaState, wa
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "MirState",
     "ScrState",
     "ThreeWayState",
+    "UerState",
     "WaState",
     "augmentation",
     "bic",
@@ -43,5 +45,6 @@ __all__ = [
     "mir",
     "scr",
     "three_way",
+    "uer",
     "wa",
 ]

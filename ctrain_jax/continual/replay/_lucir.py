@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ctrain_jax.continual._head import head_kernel, with_head_kernel
+from ctrain_jax.continual._head import cosines, head_kernel, with_head_kernel
 from ctrain_jax.continual.replay._rehearsal import ask, old_classes
 from ctrain_jax.core import Method, Model, Variables, weighted_mean
 from ctrain_jax.ops import ExemplarState, check_non_negative, check_positive, check_size, exemplars, unit
@@ -80,8 +80,8 @@ def lucir(size: int, *, lam: float = 5.0, margin: float = 0.5, num_hard: int = 2
         def apply(variables, inputs, **options):
             params = {name: leaf for name, leaf in variables.params.items() if name != "eta"}
             outputs, model_state = inner.apply(variables._replace(params=params), inputs, **options)
-            cosines = _cosines(outputs.features, params)
-            return outputs._replace(logits=variables.params["eta"] * cosines), model_state
+            near = cosines(outputs.features, params, "lucir")
+            return outputs._replace(logits=variables.params["eta"] * near), model_state
 
         return Model(init, apply)
 
@@ -101,10 +101,10 @@ def lucir(size: int, *, lam: float = 5.0, margin: float = 0.5, num_hard: int = 2
         turned = 1 - jnp.sum(unit(features) * unit(ask(teacher, batch, ctx).features), -1)
         forgotten = jnp.sqrt(old.sum() / new.sum()) * weighted_mean(turned, batch["weights"])
 
-        cosines = _cosines(features, params)
-        own = jnp.take_along_axis(cosines, batch["labels"][:, None], 1)
-        rivals = jnp.where(new & batch.get("classes", True), cosines, -jnp.inf)
-        hardest = jax.lax.top_k(rivals, min(num_hard, cosines.shape[-1]))[0]
+        near = cosines(features, params, "lucir")
+        own = jnp.take_along_axis(near, batch["labels"][:, None], 1)
+        rivals = jnp.where(new & batch.get("classes", True), near, -jnp.inf)
+        hardest = jax.lax.top_k(rivals, min(num_hard, near.shape[-1]))[0]
         short = jnp.mean(jnp.maximum(s.margin - own + hardest, 0), -1)
         exemplar = (old[batch["labels"]] & (batch["weights"] > 0)).astype(jnp.float32)
         return s.lam * forgotten + weighted_mean(short, exemplar), {}
@@ -136,7 +136,3 @@ def lucir(size: int, *, lam: float = 5.0, margin: float = 0.5, num_hard: int = 2
 def _body(params: Any) -> optax.Params:
     """What features depend on."""
     return {name: leaf for name, leaf in params.items() if name not in ("head", "eta")}
-
-
-def _cosines(features: jax.Array, params: optax.Params) -> jax.Array:
-    return unit(features) @ unit(head_kernel(params, "lucir"), axis=0)
