@@ -3,7 +3,7 @@
 Lin, Feng, Zhang, Qiao, Li and Ye, "UER: A Heuristic Bias Addressing Approach for Online Continual Learning", 2023,
 arXiv 2309.04081. Of the paper the abstract was opened; its repository (FelixHuiweiLin/UER) holds no code. The scale of
 the cosines is that of the same authors' PCR, rounded. Where we may differ: one mean over all rows, as `er` takes, where
-the paper writes the sum of two losses; for a step of the same size double the learning rate.
+the paper may sum two losses (it was not read); for a step of the same size double the learning rate.
 """
 
 from typing import NamedTuple
