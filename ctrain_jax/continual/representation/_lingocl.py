@@ -24,7 +24,8 @@ def lingocl(targets: Any, *, scale: float = 1 / 0.07, learn_scale: bool = False,
 
     .. math:: z_c = s \, \Big\langle \frac{P h(x)}{\|P h(x)\|}, \frac{t_c}{\|t_c\|} \Big\rangle
 
-    A class has its place before it arrives, next to those that it resembles. It chains with any method of replay or
+    A class has its place before it arrives, next to those that it resembles; in what we measured, targets that are all
+    equally far apart did as well. It chains with any method of replay or
     regularization; a method that changes the head (`lucir`, `wa`) finds none.
 
     Args:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from ctrain_jax.core import Method, mask_logits
-from ctrain_jax.ops import check_choice
+from ctrain_jax.ops import check_choice, unit
 
 
 class NmcState(NamedTuple):
@@ -59,7 +59,7 @@ def nmc(*, metric: str = "l2", train: bool = False) -> Method:
         means = s.sums / jnp.maximum(s.counts, 1.0)[:, None]
         features = ctx.outputs.features
         if metric == "cosine":
-            logits = _unit(features) @ _unit(means).T
+            logits = unit(features) @ unit(means).T
         else:
             logits = 2 * features @ means.T - jnp.square(means).sum(-1) - jnp.square(features).sum(-1, keepdims=True)
         return ctx.outputs._replace(logits=mask_logits(logits, s.counts > 0))
@@ -72,7 +72,3 @@ def nmc(*, metric: str = "l2", train: bool = False) -> Method:
         needs=("labels", "features"),
     )
     return method if train else method._replace(optimizer=lambda tx: optax.set_to_zero())
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
