@@ -60,7 +60,10 @@ def lingocl(targets: Any, *, scale: float = 1 / 0.07, learn_scale: bool = False,
             width, classes = head_kernel(made.params, "lingocl").shape
             if len(rows) != classes or not project and rows.shape[1] != width:
                 expected = f"[{classes}, {'E' if project else width}]"
-                raise ValueError(f"lingocl expects targets {expected} for this model, got {list(rows.shape)}.")
+                raise ValueError(
+                    f"lingocl expects targets {expected} for this model, got {list(rows.shape)}: give one to each class"
+                    f"{'' if project else ', as wide as the features'}."
+                )
             params = {name: leaf for name, leaf in made.params.items() if name != "head"}
             frozen = {"targets": unit(rows), "head": made.params["head"], "base": made.frozen}
             if project:
