@@ -2,7 +2,7 @@
 
 python -m experiments.continual --config=configs/continual/uer.py --workdir=runs/uer --seeds=5
 
-Measured: 8 s for 5 seeds on one core, final accuracy 74.8 ± 1.8 (mean and 95 percent interval).
+Measured: 5 s for 5 seeds on 2 cores, final accuracy 74.8 ± 1.8, forgetting 11.1 ± 7.0 (mean and 95 percent interval).
 """
 
 from configs.common import split_fashion_mnist
