@@ -2,7 +2,8 @@
 
 python -m experiments.continual --config=configs/continual/lingocl.py --workdir=runs/lingocl --seeds=5
 
-Measured: 36 s for 5 seeds on 2 cores, final accuracy 79.8 ± 0.9, forgetting 21.4 ± 1.5 (mean and 95 percent interval); against a head that learns, and against a simplex: `python -m experiments.evidence --name=lingocl`.
+Measured: 36 s for 5 seeds on 2 cores, final accuracy 79.8 ± 0.9, forgetting 21.4 ± 1.5 (mean and 95 percent
+interval); against a head that learns, and against a simplex: `python -m experiments.evidence --name=lingocl`.
 """
 
 from configs.common import split_fashion_mnist
