@@ -1,7 +1,16 @@
 """Continual learning: methods that live through a stream."""
 
 from ctrain_jax.continual.optimization import agem, gem, gpm, refresh, reinitialize, weight_interpolation
-from ctrain_jax.continual.regularization import ewc, l2_anchor, lwf, mas, rwalk, si
+from ctrain_jax.continual.regularization import (
+    ewc,
+    feature_distillation,
+    l2_anchor,
+    local_loss,
+    lwf,
+    mas,
+    rwalk,
+    si,
+)
 from ctrain_jax.continual.replay import (
     augmentation,
     bic,
@@ -30,6 +39,7 @@ __all__ = [
     "er",
     "er_ace",
     "ewc",
+    "feature_distillation",
     "gacil",
     "gdumb",
     "gem",
@@ -38,6 +48,7 @@ __all__ = [
     "icarl",
     "l2_anchor",
     "lingocl",
+    "local_loss",
     "lucir",
     "lwf",
     "mas",

@@ -49,6 +49,7 @@ METHODS = {
         lambda: continual.ewc(10.0),
         lambda: continual.ewc(10.0, online=True, decay=0.9, fisher="sampled"),
     ],
+    "feature_distillation": [lambda: continual.feature_distillation(0.5)],
     "gacil": [lambda: continual.gacil(32)],
     "gdumb": [
         lambda: continual.gdumb(18, epochs=2),
@@ -63,6 +64,7 @@ METHODS = {
         lambda: continual.lingocl(ops.simplex_targets(6, 5)),
         lambda: core.chain(continual.lingocl(jax.numpy.eye(6, 16), learn_scale=True, project=False), continual.er(20)),
     ],
+    "local_loss": [lambda: continual.local_loss(), lambda: core.chain(continual.er(20), continual.local_loss())],
     "lucir": [lambda: continual.lucir(4, eta=4.0)],
     "lwf": [lambda: continual.lwf(0.5)],
     "mas": [lambda: continual.mas(1.0)],

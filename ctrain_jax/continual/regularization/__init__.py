@@ -1,7 +1,12 @@
 """Penalties that keep what was learned."""
 
 from ctrain_jax.continual.regularization._ewc import EwcState, ewc
+from ctrain_jax.continual.regularization._feature_distillation import (
+    FeatureDistillationState,
+    feature_distillation,
+)
 from ctrain_jax.continual.regularization._l2_anchor import L2AnchorState, l2_anchor
+from ctrain_jax.continual.regularization._local_loss import local_loss
 from ctrain_jax.continual.regularization._lwf import LwfState, lwf
 from ctrain_jax.continual.regularization._mas import MasState, mas
 from ctrain_jax.continual.regularization._rwalk import RwalkState, rwalk
@@ -9,13 +14,16 @@ from ctrain_jax.continual.regularization._si import SiState, si
 
 __all__ = [
     "EwcState",
+    "FeatureDistillationState",
     "L2AnchorState",
     "LwfState",
     "MasState",
     "RwalkState",
     "SiState",
     "ewc",
+    "feature_distillation",
     "l2_anchor",
+    "local_loss",
     "lwf",
     "mas",
     "rwalk",

@@ -1,0 +1,68 @@
+"""Feature distillation: exact where nothing moves; beside the L2 anchor and fine-tuning, without a memory."""
+
+from collections.abc import Sequence
+
+import optax
+
+from ctrain_jax import continual, core, models, streams
+from experiments._evidence._common import Check, Claim, distance, estimate, final, forgotten, gate, means
+from experiments._evidence._penalties import plain_without
+from experiments._evidence._rehearsal_free import WHERE, Digits
+
+
+def claims(seeds: Sequence[int], data_dir: str | None) -> list[Claim]:
+    """The claims of `continual.feature_distillation`."""
+    digits = Digits(data_dir, seeds)
+
+    def local(method):
+        return core.chain(continual.local_loss(), method)
+
+    def distilled(lam):
+        return local(continual.feature_distillation(lam))
+
+    def anchored(lam):
+        return local(continual.l2_anchor(lam))
+
+    tuned = digits.run(local(core.identity()))
+    kept = digits.run(distilled(digits.best(distilled, (0.01, 0.1, 1.0, 10.0))))
+    anchor = digits.run(anchored(digits.best(anchored, (0.1, 1.0, 10.0, 100.0))))
+    own, plain, l2 = map(final, (kept, tuned, anchor))
+    lost, without = forgotten(kept), forgotten(tuned)
+    return [
+        plain_without(continual.feature_distillation(0.0)),
+        gate("the first experience is plain training (largest difference of a parameter)", _first(), most=1e-6),
+        estimate(
+            f"{WHERE}, all with the local loss: points of final accuracy of l2_anchor above fine-tuning "
+            f"({means(l2_anchor=l2, tuned=plain)})",
+            l2 - plain,
+            least=10,
+        ),
+        estimate(
+            f"the same: points of l2_anchor above feature_distillation ({means(l2_anchor=l2, distilled=own)})",
+            l2 - own,
+            least=-1,
+        ),
+        estimate(
+            f"the same: points of forgetting less than fine-tuning ({means(distilled=lost, tuned=without)})",
+            without - lost,
+            least=0,
+        ),
+    ]
+
+
+def _first() -> float:
+    stream = streams.class_incremental(streams.digits(), 3)
+    model, ends = core.from_linen(models.MLP(10, hidden=(16,))), []
+    for method in (core.identity(), continual.feature_distillation(100.0)):
+        learner = core.make_learner(model, method, optax.adam(1e-2), stream)
+        ends.append(core.run_experience(learner, core.start(learner), core.to_device(stream), 0).params)
+    return distance(*ends)
+
+
+CHECK = Check(
+    "ctrain_jax.continual.feature_distillation",
+    "Smith et al., A Closer Look at Rehearsal-Free Continual Learning, CVPR Workshops 2023, arXiv 2203.17269",
+    claims,
+    rows=(31,),
+    data=True,
+)
