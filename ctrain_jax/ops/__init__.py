@@ -7,6 +7,7 @@ from ctrain_jax.ops._checks import check_choice, check_fraction, check_non_negat
 from ctrain_jax.ops._exemplars import Exemplars, ExemplarState, exemplars, holds
 from ctrain_jax.ops._fisher import absolute_gradients, fisher_diagonal
 from ctrain_jax.ops._herding import herding
+from ctrain_jax.ops._linear_head import LinearHead, fit_head
 from ctrain_jax.ops._memory import Memory, append_rows, memory
 from ctrain_jax.ops._mix import cutmix, mixup
 from ctrain_jax.ops._permutation import permute_index
@@ -18,6 +19,7 @@ __all__ = [
     "BufferState",
     "ExemplarState",
     "Exemplars",
+    "LinearHead",
     "Memory",
     "absolute_gradients",
     "append_rows",
@@ -32,6 +34,7 @@ __all__ = [
     "cutmix",
     "exemplars",
     "fisher_diagonal",
+    "fit_head",
     "greedy_balanced",
     "herding",
     "hierarchical_targets",
