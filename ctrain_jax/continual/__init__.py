@@ -28,7 +28,7 @@ from ctrain_jax.continual.replay import (
     uer,
     wa,
 )
-from ctrain_jax.continual.representation import gacil, lingocl, nmc
+from ctrain_jax.continual.representation import fetril, gacil, lingocl, nmc
 
 __all__ = [
     "agem",
@@ -40,6 +40,7 @@ __all__ = [
     "er_ace",
     "ewc",
     "feature_distillation",
+    "fetril",
     "gacil",
     "gdumb",
     "gem",

@@ -50,6 +50,7 @@ METHODS = {
         lambda: continual.ewc(10.0, online=True, decay=0.9, fisher="sampled"),
     ],
     "feature_distillation": [lambda: continual.feature_distillation(0.5)],
+    "fetril": [lambda: continual.fetril(steps=20, batch_size=16)],
     "gacil": [lambda: continual.gacil(32)],
     "gdumb": [
         lambda: continual.gdumb(18, epochs=2),

@@ -1,7 +1,8 @@
 """Fixed features and statistics that do not forget."""
 
+from ctrain_jax.continual.representation._fetril import FetrilState, fetril
 from ctrain_jax.continual.representation._gacil import GacilState, gacil
 from ctrain_jax.continual.representation._lingocl import lingocl
 from ctrain_jax.continual.representation._nmc import NmcState, nmc
 
-__all__ = ["GacilState", "NmcState", "gacil", "lingocl", "nmc"]
+__all__ = ["FetrilState", "GacilState", "NmcState", "fetril", "gacil", "lingocl", "nmc"]
