@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ctrain_jax import core, models, testing
+from ctrain_jax import core, models, ops, testing
 
 MODEL = core.from_linen(models.MLP(6, hidden=(8,)))
 RATE = 0.1
@@ -47,13 +47,13 @@ def first_experience(*methods, **options):
 
 
 @functools.cache
-def second_step(make, **options):
+def second_step(make, rows=16, **options):
     """The states `trained, over, before, after` of `make()`: at the end of the first experience, and around a step.
 
     `trained` is before its end hook, `over` after it; `before` and `after` have taken one and two steps
-    of the second experience. `loss` and `batch` are those of the second step.
+    of the second experience. `loss` and `batch`, of so many `rows`, are those of the second step.
     """
-    learner = learner_of(make(), spy(16), steps=7, **options)
+    learner = learner_of(make(), spy(rows), steps=7, **options)
     data = core.to_device(learner.stream)
     compiled = {name: jax.jit(getattr(learner, name)) for name in ("begin", "chunk", "end")}
     r = types.SimpleNamespace(learner=learner, data=data, **compiled)
@@ -82,6 +82,15 @@ def rows_of(stream, record):
     views = np.asarray(stream.origins.view)[experiences]
     inputs = np.take_along_axis(stream.source.train["inputs"][rows], views, axis=-1).astype(np.float64)
     return inputs, stream.source.train["labels"][rows]
+
+
+def drawn(r, name, num=8, size=20):
+    """What a method, whose hook `loss` draws from its memory, drew in the second step: the records of these rows."""
+    key = jax.random.fold_in(jax.random.fold_in(r.before.rng, 1), 1)
+    buffer = r.before.method_state[name].buffer
+    held = min(int(buffer.seen), size)
+    slots = ops.permute_index(core.tag(core.tag(key, name), "loss"), jnp.arange(num) % held, jnp.int32(held))
+    return jax.tree.map(lambda x: np.asarray(x)[np.asarray(slots)], buffer.records)
 
 
 def answers(params, x):

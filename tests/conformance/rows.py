@@ -59,6 +59,7 @@ METHODS = {
     "gem": [lambda: continual.gem(20), lambda: continual.gem(20, margin=0.0)],
     "gpm": [lambda: continual.gpm(0.9, rows=40), lambda: continual.gpm(0.5, max_rank=10, train="head")],
     "generative_replay": [lambda: continual.generative_replay(latent=3, hidden=(8,), learning_rate=0.1)],
+    "hpcr": [lambda: continual.hpcr(20), lambda: continual.hpcr(20, samples=True, batch_size=12, policy="ring")],
     "icarl": [lambda: continual.icarl(4, temperature=2.0)],
     "l2_anchor": [lambda: continual.l2_anchor(1.0)],
     "lingocl": [
@@ -74,6 +75,7 @@ METHODS = {
         lambda: continual.mir(20, lr=0.1, candidates=30, batch_size=12, policy="class_balanced"),
     ],
     "nmc": [lambda: continual.nmc(), lambda: continual.nmc(metric="cosine", train=True)],
+    "pcr": [lambda: continual.pcr(20), lambda: continual.pcr(20, policy="class_balanced", batch_size=12)],
     "refresh": [lambda: continual.refresh(1e-2, noise=0.1, fisher_scale=10.0, decay=0.5)],
     "reinitialize": [lambda: continual.reinitialize()],
     "rwalk": [lambda: continual.rwalk(10.0, period=4)],

@@ -8,9 +8,11 @@ from ctrain_jax.continual.replay._er import ErState, er
 from ctrain_jax.continual.replay._er_ace import ErAceState, er_ace
 from ctrain_jax.continual.replay._gdumb import GdumbState, gdumb
 from ctrain_jax.continual.replay._generative_replay import GenerativeReplayState, generative_replay
+from ctrain_jax.continual.replay._hpcr import HpcrState, hpcr
 from ctrain_jax.continual.replay._icarl import IcarlState, icarl
 from ctrain_jax.continual.replay._lucir import LucirState, lucir
 from ctrain_jax.continual.replay._mir import MirState, mir
+from ctrain_jax.continual.replay._pcr import PcrState, pcr
 from ctrain_jax.continual.replay._scr import ScrState, scr
 from ctrain_jax.continual.replay._three_way import ThreeWayState, three_way
 from ctrain_jax.continual.replay._uer import UerState, uer
@@ -25,9 +27,11 @@ __all__ = [
     "ErState",
     "GdumbState",
     "GenerativeReplayState",
+    "HpcrState",
     "IcarlState",
     "LucirState",
     "MirState",
+    "PcrState",
     "ScrState",
     "ThreeWayState",
     "UerState",
@@ -40,9 +44,11 @@ __all__ = [
     "er_ace",
     "gdumb",
     "generative_replay",
+    "hpcr",
     "icarl",
     "lucir",
     "mir",
+    "pcr",
     "scr",
     "three_way",
     "uer",
