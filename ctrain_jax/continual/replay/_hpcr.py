@@ -75,8 +75,8 @@ def hpcr(
       The method; it needs features of the model, and a last layer that is called `head`, whose bias it does not use.
 
     Raises:
-      ValueError: `size` or `batch_size` below 1, a `temperature` or `period` of 0 or below, scales other than
-        two, a negative scale or weight, an unknown policy; when a learner is made, a model without `head`.
+      ValueError: `size` or `batch_size` below 1, a `temperature` or `period` of 0 or below, scales other than two, a
+        negative scale or weight, an unknown policy; when a learner is made, a model without `head`.
 
     Example:
       >>> hpcr(200, alpha=0.01).needs
