@@ -6,12 +6,13 @@ import os
 import jax
 import pytest
 
-# Compiling is most of what tests do; programs compiled without optimisation give their answers twice as early. The
-# optimised ones run in the tests that start a process of their own, which does not inherit this.
+from tests.quick import FLAGS
+
+# Compiling is most of what tests do. Programs with optimisation run in the tests that start a process of their own,
+# which does not inherit this.
 jax.config.update("jax_disable_most_optimizations", True)
-FLAGS = ("use_fusion_emitters=false", "parallel_codegen_split_count=1", "opt_preset=CPU_OPT_PRESET_FAST_COMPILE")
 given = os.environ.get("XLA_FLAGS")
-os.environ["XLA_FLAGS"] = " ".join([given or "", *(f"--xla_cpu_{flag}" for flag in FLAGS)])
+os.environ["XLA_FLAGS"] = f"{given or ''} {FLAGS}"
 jax.devices()
 if given is None:
     del os.environ["XLA_FLAGS"]

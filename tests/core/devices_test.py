@@ -1,7 +1,6 @@
 """The number of devices is not a variable of the experiment."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import optax
 import pytest
 
 from ctrain_jax import core, testing
+from tests.quick import on_devices
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,12 +75,8 @@ print(json.dumps([run(**options) for options in json.loads(sys.argv[1])]))
 
 
 def run(*options):
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
     command = [sys.executable, "-c", PROGRAM, json.dumps(options)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, env=on_devices(8), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.strip().splitlines()[-1])
 

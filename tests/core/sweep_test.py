@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from ctrain_jax import continual, core, testing
 from ctrain_jax.core import _sweep
+from tests.quick import on_devices
 from tests.short import short_learner
 
 ROOT = Path(__file__).parents[2]
@@ -97,10 +97,7 @@ print(json.dumps(np.asarray(found.result["bias"]).tolist()))
 
 def test_over_devices_it_is_the_same():
     """12 runs on 8 devices: four of them do one twice."""
-    changed = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=ROOT, env=os.environ | changed, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=ROOT, env=on_devices(8), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     np.testing.assert_allclose(found, swept().result["bias"], rtol=1e-4, atol=1e-5)

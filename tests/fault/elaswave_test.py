@@ -1,7 +1,6 @@
 """ElasWave: splits of a batch against a loop over its samples; eight devices, three of which go and come back."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from ctrain_jax import fault
 from ctrain_jax.fault._elaswave import Elaswave, ElaswaveState
+from tests.quick import on_devices
 from tests.shown import blocks, run
 
 ROOT = Path(__file__).parents[2]
@@ -182,11 +182,7 @@ print(json.dumps({"whole": run(by_sample, whole), "lost": run(by_sample, lost), 
 
 @pytest.fixture(scope="module")
 def eight():
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
-    done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=ROOT, env=on_devices(8), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.strip().splitlines()[-1])
 

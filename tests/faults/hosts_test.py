@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from experiments import _hosts, continual
+from tests.quick import on_devices
 
 ROOT = Path(__file__).parents[2]
 FLAGS = [
@@ -49,11 +50,7 @@ class Run:
         with socket.socket() as found:
             found.bind(("localhost", 0))
             port = found.getsockname()[1]
-        environment = os.environ | {
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-            "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        }
+        environment = on_devices(devices) | {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
         self.processes: list[Any] = []
         for k in range(processes):
             who = [f"--coordinator=localhost:{port}", f"--processes={processes}", f"--process={k}"]

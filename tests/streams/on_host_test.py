@@ -1,7 +1,6 @@
 """Rows that stay on the host: the same run, by the rows that were asked for and no others."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 
 from ctrain_jax import continual, core, models, streams
 from experiments import data
+from tests.quick import on_devices
 
 KEYS = jax.dtypes.prng_key
 
@@ -145,8 +145,7 @@ print(json.dumps({"devices": jax.device_count(), "same": same}))
 
 
 def test_of_several_devices_each_asks_for_its_part():
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}
-    done = subprocess.run([sys.executable, "-c", ON_DEVICES], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", ON_DEVICES], env=on_devices(3), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout.splitlines()[-1]) == {"devices": 3, "same": True}
 
