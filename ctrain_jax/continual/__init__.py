@@ -30,7 +30,7 @@ from ctrain_jax.continual.replay import (
     uer,
     wa,
 )
-from ctrain_jax.continual.representation import fetril, gacil, lingocl, nmc
+from ctrain_jax.continual.representation import fetril, gacil, lingocl, nmc, prd
 
 __all__ = [
     "agem",
@@ -59,6 +59,7 @@ __all__ = [
     "mir",
     "nmc",
     "pcr",
+    "prd",
     "refresh",
     "reinitialize",
     "rwalk",

@@ -4,5 +4,6 @@ from ctrain_jax.continual.representation._fetril import FetrilState, fetril
 from ctrain_jax.continual.representation._gacil import GacilState, gacil
 from ctrain_jax.continual.representation._lingocl import lingocl
 from ctrain_jax.continual.representation._nmc import NmcState, nmc
+from ctrain_jax.continual.representation._prd import PrdState, prd
 
-__all__ = ["FetrilState", "GacilState", "NmcState", "fetril", "gacil", "lingocl", "nmc"]
+__all__ = ["FetrilState", "GacilState", "NmcState", "PrdState", "fetril", "gacil", "lingocl", "nmc", "prd"]
