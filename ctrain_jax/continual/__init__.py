@@ -11,6 +11,8 @@ from ctrain_jax.continual.regularization import (
     rwalk,
     si,
 )
+from ctrain_jax.continual.optimization import agem, gem, gpm, osf, refresh, reinitialize, weight_interpolation
+from ctrain_jax.continual.regularization import ewc, l2_anchor, lwf, mas, rwalk, si
 from ctrain_jax.continual.replay import (
     augmentation,
     bic,
@@ -60,6 +62,7 @@ __all__ = [
     "nmc",
     "pcr",
     "prd",
+    "osf",
     "refresh",
     "reinitialize",
     "rwalk",

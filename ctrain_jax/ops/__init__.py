@@ -8,6 +8,7 @@ from ctrain_jax.ops._exemplars import Exemplars, ExemplarState, exemplars, holds
 from ctrain_jax.ops._fisher import absolute_gradients, fisher_diagonal
 from ctrain_jax.ops._herding import herding
 from ctrain_jax.ops._linear_head import LinearHead, fit_head
+from ctrain_jax.ops._matrix import matrix_shape
 from ctrain_jax.ops._memory import Memory, append_rows, memory
 from ctrain_jax.ops._mix import cutmix, mixup
 from ctrain_jax.ops._permutation import permute_index
@@ -39,6 +40,7 @@ __all__ = [
     "herding",
     "hierarchical_targets",
     "holds",
+    "matrix_shape",
     "memory",
     "mixup",
     "permute_index",

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from ctrain_jax.core import Model, ModelTransform, Variables
-from ctrain_jax.ops import check_choice, check_positive, check_size
+from ctrain_jax.ops import check_choice, check_positive, check_size, matrix_shape
 from ctrain_jax.peft._base import Named, frozen_base, matching, name_of, named_leaves, probe
 
 
@@ -127,13 +127,10 @@ def _init(rng: jax.Array, name: str, kernel: jax.Array, split: int | None, rank:
     if kernel.ndim < 2:
         raise ValueError(f"lora adapts kernels of two axes or more, got {name} {kernel.shape}: narrow the pattern.")
     if split is None:
-        split = min(range(kernel.ndim - 1, 0, -1), key=lambda k: sum(_matrix(kernel.shape, k)))
-    rows, columns = _matrix(kernel.shape, split)
+        rows, columns = matrix_shape(kernel.shape)
+    else:
+        rows, columns = math.prod(kernel.shape[:split]), math.prod(kernel.shape[split:])
     return {"a": jax.random.normal(rng, (rows, rank)) / math.sqrt(rows), "b": jnp.zeros((rank, columns))}
-
-
-def _matrix(shape: tuple[int, ...], split: int) -> tuple[int, int]:
-    return math.prod(shape[:split]), math.prod(shape[split:])
 
 
 def _dense_layers(model: Model, base: Variables, inputs: jax.Array) -> dict[str, int]:

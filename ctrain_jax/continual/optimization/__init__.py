@@ -3,6 +3,7 @@
 from ctrain_jax.continual.optimization._agem import AgemState, agem
 from ctrain_jax.continual.optimization._gem import GemState, gem
 from ctrain_jax.continual.optimization._gpm import GpmState, gpm
+from ctrain_jax.continual.optimization._osf import OsfState, osf
 from ctrain_jax.continual.optimization._refresh import RefreshState, refresh
 from ctrain_jax.continual.optimization._reinitialize import reinitialize
 from ctrain_jax.continual.optimization._weight_interpolation import WeightInterpolationState, weight_interpolation
@@ -11,11 +12,13 @@ __all__ = [
     "AgemState",
     "GemState",
     "GpmState",
+    "OsfState",
     "RefreshState",
     "WeightInterpolationState",
     "agem",
     "gem",
     "gpm",
+    "osf",
     "refresh",
     "reinitialize",
     "weight_interpolation",
