@@ -1,6 +1,6 @@
 """Continual learning: methods that live through a stream."""
 
-from ctrain_jax.continual.optimization import agem, gem, gpm, refresh, reinitialize, weight_interpolation
+from ctrain_jax.continual.optimization import agem, gem, gpm, osf, refresh, reinitialize, weight_interpolation
 from ctrain_jax.continual.regularization import (
     ewc,
     feature_distillation,
@@ -11,8 +11,6 @@ from ctrain_jax.continual.regularization import (
     rwalk,
     si,
 )
-from ctrain_jax.continual.optimization import agem, gem, gpm, osf, refresh, reinitialize, weight_interpolation
-from ctrain_jax.continual.regularization import ewc, l2_anchor, lwf, mas, rwalk, si
 from ctrain_jax.continual.replay import (
     augmentation,
     bic,
