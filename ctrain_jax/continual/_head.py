@@ -1,10 +1,13 @@
-"""The last layer of a network, by its name."""
+"""The last layer of a network, by its name, and what else stands where its logits and their loss were."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
+from ctrain_jax.core import Model, Problem
 from ctrain_jax.ops import unit
 
 
@@ -31,3 +34,26 @@ def with_head_kernel(params: Any, kernel: jax.Array) -> optax.Params:
 def cosines(features: jax.Array, params: Any, who: str) -> jax.Array:
     """Of features [B, D] with the weight vector of each class in the last layer: [B, C]."""
     return unit(features) @ unit(head_kernel(params, who), axis=0)
+
+
+def by_cosines(who: str) -> Callable[[Model], Model]:
+    """The model whose logits are the cosines of features with the weight vectors of the last layer."""
+
+    def model(inner):
+        def init(rng, inputs):
+            made = inner.init(rng, inputs)
+            head_kernel(made.params, who)
+            return made
+
+        def apply(variables, inputs, **options):
+            outputs, model_state = inner.apply(variables, inputs, **options)
+            return outputs._replace(logits=cosines(outputs.features, variables.params, who)), model_state
+
+        return Model(init, apply)
+
+    return model
+
+
+def unasked(plain: Problem) -> Problem:
+    """The problem without its loss: that of a method takes its place."""
+    return Problem(lambda outputs, batch: jnp.zeros_like(batch["weights"]), plain.metrics)

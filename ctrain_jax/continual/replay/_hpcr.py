@@ -12,9 +12,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ctrain_jax.continual._head import head_kernel
+from ctrain_jax.continual._head import by_cosines, head_kernel, unasked
 from ctrain_jax.continual.replay._pass import replay_pass
-from ctrain_jax.continual.replay._pcr import answer, arrived, by_cosines, joined, unasked
+from ctrain_jax.continual.replay._pcr import answer, arrived, joined
 from ctrain_jax.core import Method, weighted_mean
 from ctrain_jax.losses import proxy_contrastive, softened_cross_entropy, supervised_contrastive
 from ctrain_jax.ops import BufferState, check_non_negative, check_positive, check_size, memory, unit

@@ -7,15 +7,14 @@ Where we differ: the code sees each row a second time, augmented, where here a c
 row once; and the first batch, of an empty memory, is learned as well.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ctrain_jax.continual._head import cosines, head_kernel
+from ctrain_jax.continual._head import by_cosines, unasked
 from ctrain_jax.continual.replay._pass import replay_pass
-from ctrain_jax.core import Batch, Context, Method, Model, Outputs, Problem, mask_logits, weighted_mean
+from ctrain_jax.core import Batch, Context, Method, Outputs, mask_logits, weighted_mean
 from ctrain_jax.losses import proxy_contrastive
 from ctrain_jax.ops import BufferState, check_positive, check_size, memory
 
@@ -87,29 +86,6 @@ def pcr(size: int, *, temperature: float = 0.09, batch_size: int | None = None, 
         problem=unasked,
         needs=("labels", "features"),
     )
-
-
-def by_cosines(who: str) -> Callable[[Model], Model]:
-    """The model whose logits are the cosines of features with the weight vectors of the last layer."""
-
-    def model(inner):
-        def init(rng, inputs):
-            made = inner.init(rng, inputs)
-            head_kernel(made.params, who)
-            return made
-
-        def apply(variables, inputs, **options):
-            outputs, model_state = inner.apply(variables, inputs, **options)
-            return outputs._replace(logits=cosines(outputs.features, variables.params, who)), model_state
-
-        return Model(init, apply)
-
-    return model
-
-
-def unasked(plain: Problem) -> Problem:
-    """The problem without its loss: that of a method takes its place."""
-    return Problem(lambda outputs, batch: jnp.zeros_like(batch["weights"]), plain.metrics)
 
 
 def joined(ctx: Context, replayed: Outputs, batch: Batch, temperature: jax.Array) -> dict[str, jax.Array]:

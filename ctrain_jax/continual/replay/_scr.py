@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ctrain_jax.core import Method, Problem, mask_logits, tag, weighted_mean
+from ctrain_jax.continual._head import unasked
+from ctrain_jax.core import Method, mask_logits, tag, weighted_mean
 from ctrain_jax.losses import supervised_contrastive
 from ctrain_jax.ops import BufferState, append_rows, check_positive, check_size, memory
 
@@ -77,9 +78,6 @@ def scr(
         means = jnp.zeros((ctx.spec.num_classes, ctx.spec.outputs.features.shape[-1]))
         return ScrState(jnp.asarray(temperature, jnp.float32), rows.init(ctx.spec), means, known)
 
-    def problem(plain):
-        return Problem(lambda outputs, batch: jnp.zeros_like(batch["weights"]), plain.metrics)
-
     def augment(s, batch, ctx):
         records, weights = rows.draw(s.buffer, ctx.rng, batch_size or ctx.spec.batch_size, ctx.incoming)
         batch = append_rows(batch, ctx.fetch(records) | {"weights": weights})
@@ -119,7 +117,7 @@ def scr(
     return Method(
         "scr",
         init=init,
-        problem=problem,
+        problem=unasked,
         augment=augment,
         loss=loss,
         update=update,

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ctrain_jax.continual._head import cosines, head_kernel, with_head_kernel
-from ctrain_jax.core import Method, Model, Problem, Variables, mask_logits, weighted_mean
+from ctrain_jax.continual._head import by_cosines, cosines, head_kernel, unasked, with_head_kernel
+from ctrain_jax.core import Method, Variables, mask_logits, weighted_mean
 from ctrain_jax.losses import supervised_contrastive
 from ctrain_jax.ops import append_rows, check_non_negative, check_positive
 
@@ -77,21 +77,6 @@ def prd(
     check_non_negative("alpha", alpha)
     check_positive("temperature", temperature)
 
-    def model(inner):
-        def init(rng, inputs):
-            made = inner.init(rng, inputs)
-            head_kernel(made.params, "prd")
-            return made
-
-        def apply(variables, inputs, **options):
-            outputs, model_state = inner.apply(variables, inputs, **options)
-            return outputs._replace(logits=cosines(outputs.features, variables.params, "prd")), model_state
-
-        return Model(init, apply)
-
-    def problem(plain):
-        return Problem(lambda outputs, batch: jnp.zeros_like(batch["weights"]), plain.metrics)
-
     def init(rng, params, ctx):
         a, b, tau = (jnp.asarray(x, jnp.float32) for x in (alpha, beta, temperature))
         return PrdState(a, b, tau, head_kernel(params, "prd"), Variables(_body(params), ctx.model_state))
@@ -126,8 +111,8 @@ def prd(
         begin=begin,
         augment=augment,
         loss=loss,
-        model=model,
-        problem=problem,
+        model=by_cosines("prd"),
+        problem=unasked,
         needs=("boundaries", "labels", "features"),
     )
 
