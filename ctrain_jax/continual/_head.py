@@ -55,5 +55,8 @@ def by_cosines(who: str) -> Callable[[Model], Model]:
 
 
 def unasked(plain: Problem) -> Problem:
-    """The problem without its loss: that of a method takes its place."""
+    """The problem without its loss: that of a method takes its place.
+
+    What asks for the problem's own gradient (`agem`, `gem`, `mir`, `refresh`, `rwalk`, `si`) finds 0 and does nothing.
+    """
     return Problem(lambda outputs, batch: jnp.zeros_like(batch["weights"]), plain.metrics)

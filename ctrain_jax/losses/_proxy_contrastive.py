@@ -38,6 +38,6 @@ def proxy_contrastive(logits: jax.Array, labels: jax.Array, where: jax.Array | N
       [1.0986 1.0986 1.0986]
     """
     there = jnp.ones(labels.shape, bool) if where is None else where
-    counts = jnp.zeros(logits.shape[-1], logits.dtype).at[labels].add(there)
-    often = jnp.log(jnp.maximum(counts, 1.0))
+    counts = jnp.zeros(logits.shape[-1]).at[labels].add(there)
+    often = jnp.log(jnp.maximum(counts, 1.0)).astype(logits.dtype)
     return present_class_ce(logits + often, labels, counts > 0) + often[labels]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ctrain_jax import continual, core
+from ctrain_jax import continual, core, testing
 from tests.losses.proxy_contrastive_test import by_hand
 from tests.rehearsed import RATE, Headless, answers, drawn, learner_of, rows_of, second_step, unit
 
@@ -54,6 +54,12 @@ def test_it_answers_with_cosines_among_the_classes_that_came():
     logits = r.learner.predict(r.after, r.data, 1, {"inputs": jnp.asarray(x), "weights": jnp.ones(5)}).logits
     np.testing.assert_allclose(logits[:, :4], angles(r.after.params, x.astype(np.float64))[:, :4], rtol=1e-4, atol=1e-5)
     assert logits[:, 4:].max() < -1e30
+
+
+def test_a_task_of_which_nothing_came_is_answered_among_its_own_classes():
+    learner = learner_of(continual.pcr(20), stream=testing.standard_stream(task_known=True))
+    accuracy = core.evaluate(learner, core.start(learner), core.to_device(learner.stream), 0)["accuracy"]
+    assert min(np.asarray(accuracy)) > 0.1, accuracy
 
 
 def test_what_it_refuses():

@@ -28,6 +28,19 @@ def learning():
     return learner, core.to_device(learner.stream), jax.jit(learner.step), jax.jit(learner.begin)
 
 
+def test_a_network_that_is_its_own_teacher_has_nothing_to_distil_whatever_its_training_passes_do():
+    """With statistics of a batch and dropout, at the first step of the second experience."""
+    steps = []
+    for beta in (0.0, 50.0):
+        method = continual.prd(beta, temperature=TEMPERATURE)
+        learner = core.make_learner(
+            testing.standard_model(), method, optax.sgd(0.1), testing.standard_stream(), batch_size=8
+        )
+        data = core.to_device(learner.stream)
+        steps.append(jax.jit(learner.step)(learner.begin(core.start(learner), data, 1), data, 1, 0)[0].params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *steps)
+
+
 @functools.cache
 def run(beta=3.0, alpha=1.5):
     """The states before and after each of three steps of the second experience, the last one padded, and records."""

@@ -39,6 +39,12 @@ def test_absent_classes_have_no_gradient_and_every_row_twice_costs_log_2_more():
     np.testing.assert_allclose(twice - proxy_contrastive(LOGITS, LABELS).mean(), np.log(2), atol=1e-6)
 
 
+def test_counts_are_exact_in_half_precision():
+    labels = jnp.arange(1000) % 10 // 9
+    losses = proxy_contrastive(jnp.zeros((1000, 2), jnp.bfloat16), labels)
+    np.testing.assert_allclose(losses.astype(jnp.float32), np.log(1000), atol=0.02)
+
+
 def test_rows_that_are_not_counted_and_no_rows_at_all_keep_gradients_finite():
     for there in (jnp.zeros(6, bool), jnp.arange(6) == 3):
         assert jnp.isfinite(jax.grad(lambda z, w=there: proxy_contrastive(z, LABELS, w).sum())(LOGITS)).all()

@@ -7,9 +7,10 @@ the source and where they differ from it.
 
 The passes are those of aimagelab/mammoth (opened: models/der.py, derpp.py, er_ace.py, lwf.py, icarl.py;
 utils/buffer.py): memories keep rows as they came, each draw from one is augmented anew, `der` keeps the logits of the
-augmented image, and the teacher of `lwf` is asked about the image as it came. Where we differ: so is every teacher,
-where iCaRL's there sees the augmented image; and a mixture is moved as one image, where the papers' codes mix images
-that were moved each by itself, so that a crop may cut from a box of CutMix what the targets still count.
+augmented image, and the teacher of `lwf` is asked about the image as it came. Where we differ: so is every teacher but
+that of `prd`, where iCaRL's there sees the augmented image; and a mixture is moved as one image, where the papers'
+codes mix images that were moved each by itself, so that a crop may cut from a box of CutMix what the targets still
+count.
 """
 
 from typing import Any, NamedTuple

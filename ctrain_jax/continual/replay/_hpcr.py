@@ -60,7 +60,8 @@ def hpcr(
     :math:`q'` are of the logits and features that a row had when it came, before the update.
 
     Args:
-      size: rows of the memory; a row number, C logits and D features are stored for each.
+      size: rows of the memory, no fewer than are replayed in a step; a row number, C logits and D features are stored
+        for each.
       temperature: :math:`\tau`; the authors' code takes 0.09.
       scales: :math:`(a_{\min}, a_{\max})`; `(1, 1)` with `alpha` and `beta` of 0 is `pcr`. The authors' code takes
         0.09 / 0.16 and 0.09 / 0.05.
@@ -73,6 +74,8 @@ def hpcr(
 
     Returns:
       The method; it needs features of the model, and a last layer that is called `head`, whose bias it does not use.
+      Methods of a chain that take the problem's own gradient (`agem`, `gem`, `mir`, `refresh`, `rwalk`, `si`) find
+      none, and those that read logits find cosines, without the temperature.
 
     Raises:
       ValueError: `size` or `batch_size` below 1, a `temperature` or `period` of 0 or below, scales other than two, a

@@ -47,6 +47,8 @@ def pcr(size: int, *, temperature: float = 0.09, batch_size: int | None = None, 
 
     Returns:
       The method; it needs features of the model, and a last layer that is called `head`, whose bias it does not use.
+      Methods of a chain that take the problem's own gradient (`agem`, `gem`, `mir`, `refresh`, `rwalk`, `si`) find
+      none, and those that read logits find cosines, without the temperature.
 
     Raises:
       ValueError: `size` or `batch_size` below 1, a `temperature` of 0 or below, an unknown policy; when a learner is
@@ -105,5 +107,8 @@ def arrived(ctx: Context) -> jax.Array:
 
 
 def answer(s: "PcrState", ctx: Context) -> Outputs:
-    """Cosines over the temperature, among the classes that came: for any state that has both."""
-    return ctx.outputs._replace(logits=mask_logits(ctx.outputs.logits / s.temperature, s.known))
+    """Cosines over the temperature, among the classes that came, all where none has: for any state that has both."""
+    asked = ctx.batch.get("classes", jnp.ones_like(s.known))
+    known = s.known & asked
+    known = jnp.where(known.any(-1, keepdims=True), known, asked)
+    return ctx.outputs._replace(logits=mask_logits(ctx.outputs.logits / s.temperature, known))

@@ -60,6 +60,8 @@ def scr(
 
     Returns:
       The method; it needs features of the model. Until its first experience is over it answers nothing.
+      Methods of a chain that take the problem's own gradient (`agem`, `gem`, `mir`, `refresh`, `rwalk`, `si`) find
+      none.
 
     Raises:
       ValueError: `size` or `batch_size` below 1, a `temperature` of 0 or below, an unknown policy.

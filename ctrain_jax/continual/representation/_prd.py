@@ -6,8 +6,10 @@ Learning", ICML 2023, arXiv 2303.14771. Of the paper the abstract was read; the 
 distilled by its softmax over the rows of the batch; the code's softmax is over the classes of an old task, of features
 that are not normalised, at temperature 1, and its losses of old tasks add up where we take the mean over classes. Where
 we differ: the contrast is of the features themselves, where the code puts a projection of two layers between them
-(which no model here has); the view of a second augmentation is there where `augment_fn` makes it; prototypes are
-trained by the learner's optimizer, where the code gives them a learning rate of their own.
+(which no model here has), and is not multiplied by temperature / 0.07, so that `alpha` and `beta` weigh more; the view
+of a second augmentation is there where `augment_fn` makes it; prototypes are trained by the learner's optimizer, where
+the code gives them a learning rate of their own. As there, the old network sees the batch as the new one does, in
+training mode.
 """
 
 from collections.abc import Callable
@@ -18,7 +20,7 @@ import jax.numpy as jnp
 import optax
 
 from ctrain_jax.continual._head import by_cosines, cosines, head_kernel, unasked, with_head_kernel
-from ctrain_jax.core import Method, Variables, mask_logits, weighted_mean
+from ctrain_jax.core import Method, mask_logits, tag, weighted_mean
 from ctrain_jax.losses import supervised_contrastive
 from ctrain_jax.ops import append_rows, check_non_negative, check_positive
 
@@ -30,7 +32,7 @@ class PrdState(NamedTuple):
     beta: jax.Array  # float32 []
     temperature: jax.Array  # float32 []
     prototypes: jax.Array  # float32 [D, C], as the experience before left them
-    teacher: Variables  # params (without head) and model_state of the same moment
+    teacher: optax.Params  # params without head, of the same moment
 
 
 def prd(
@@ -57,13 +59,15 @@ def prd(
     the task; where classes compete it stayed at the level of plain training in what we measured.
 
     Args:
-      beta: of the distillation; the authors' code takes 4.
-      alpha: of the prototypes' own loss; the authors' code takes 2.
-      temperature: :math:`\tau`, of the contrast as well; the authors' code takes 0.1 there.
+      beta: of the distillation; 4 in the authors' command.
+      alpha: of the prototypes' own loss; 2 in the authors' command.
+      temperature: :math:`\tau`, of the contrast as well; 0.1 there in the authors' command.
       augment_fn: `(rng, inputs [B, ...]) -> inputs`, the second view; none by default.
 
     Returns:
       The method; it needs features of the model, and a last layer that is called `head`.
+      Methods of a chain that take the problem's own gradient (`agem`, `gem`, `mir`, `refresh`, `rwalk`, `si`) find
+      none.
 
     Raises:
       ValueError: a negative `beta` or `alpha`, a `temperature` of 0 or below; when a learner is made, a model without
@@ -79,11 +83,10 @@ def prd(
 
     def init(rng, params, ctx):
         a, b, tau = (jnp.asarray(x, jnp.float32) for x in (alpha, beta, temperature))
-        return PrdState(a, b, tau, head_kernel(params, "prd"), Variables(_body(params), ctx.model_state))
+        return PrdState(a, b, tau, head_kernel(params, "prd"), _body(params))
 
     def begin(s, ts, ctx):
-        teacher = Variables(_body(ts.params), ts.model_state)
-        return s._replace(prototypes=head_kernel(ts.params, "prd"), teacher=teacher), ts
+        return s._replace(prototypes=head_kernel(ts.params, "prd"), teacher=_body(ts.params)), ts
 
     def augment(s, batch, ctx):
         if augment_fn is None:
@@ -95,8 +98,9 @@ def prd(
         contrast = supervised_contrastive(outputs.features, batch["labels"], s.temperature, weights > 0)
         near = cosines(jax.lax.stop_gradient(outputs.features), params, "prd")
         own = jnp.take_along_axis(near, batch["labels"][:, None], 1)[:, 0]
-        then = with_head_kernel({**params, **s.teacher.params}, s.prototypes)
-        before, _ = ctx.forward(then, batch["inputs"], model_state=s.teacher.model_state, task=batch.get("task"))
+        # A pass like the student's, with its random numbers: the same views and dropout, statistics of the batch.
+        then = with_head_kernel({**params, **s.teacher}, s.prototypes)
+        before, _ = ctx.forward(then, batch["inputs"], train=True, rng=tag(ctx.key, "forward"), task=batch.get("task"))
         moved = relation_distance(outputs.logits, before.logits, s.temperature, weights > 0)
         old = ctx.experience.seen & ~ctx.experience.classes
         return (
