@@ -1,4 +1,4 @@
-"""The local loss (arXiv 1803.10123, 2203.17269) with the L2 anchor, on class-incremental Split-Fashion-MNIST.
+"""The local loss (arXiv 1803.10123) with the L2 anchor, on class-incremental Split-Fashion-MNIST.
 
 python -m experiments.continual --config=configs/continual/local_loss.py --workdir=runs/local_loss --seeds=5
 

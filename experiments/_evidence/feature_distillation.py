@@ -24,21 +24,22 @@ def claims(seeds: Sequence[int], data_dir: str | None) -> list[Claim]:
         return local(continual.l2_anchor(lam))
 
     tuned = digits.run(local(core.identity()))
-    kept = digits.run(distilled(digits.best(distilled, (0.01, 0.1, 1.0, 10.0))))
-    anchor = digits.run(anchored(digits.best(anchored, (0.1, 1.0, 10.0, 100.0))))
+    strengths = (0.01, 0.1, 1.0, 10.0)
+    lam, pull = digits.best(distilled, strengths), digits.best(anchored, strengths)
+    kept, anchor = digits.run(distilled(lam)), digits.run(anchored(pull))
     own, plain, l2 = map(final, (kept, tuned, anchor))
     lost, without = forgotten(kept), forgotten(tuned)
     return [
         plain_without(continual.feature_distillation(0.0)),
         gate("the first experience is plain training (largest difference of a parameter)", _first(), most=1e-6),
         estimate(
-            f"{WHERE}, all with the local loss: points of final accuracy of l2_anchor above fine-tuning "
+            f"{WHERE}, all with the local loss: points of final accuracy of l2_anchor({pull:g}) above fine-tuning "
             f"({means(l2_anchor=l2, tuned=plain)})",
             l2 - plain,
             least=10,
         ),
         estimate(
-            f"the same: points of l2_anchor above feature_distillation ({means(l2_anchor=l2, distilled=own)})",
+            f"the same: points of l2_anchor above feature_distillation({lam:g}) ({means(l2_anchor=l2, distilled=own)})",
             l2 - own,
             least=-1,
         ),

@@ -46,7 +46,7 @@ def _columns() -> float:
 CHECK = Check(
     "ctrain_jax.continual.local_loss",
     "Zeno et al., Task Agnostic Continual Learning Using Online Variational Bayes, 2018, arXiv 1803.10123; Smith et "
-    "al., A Closer Look at Rehearsal-Free Continual Learning, CVPR Workshops 2023, arXiv 2203.17269",
+    "al., CODA-Prompt, CVPR 2023, arXiv 2211.13218",
     claims,
     rows=(31,),
     data=True,

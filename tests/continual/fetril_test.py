@@ -9,6 +9,7 @@ import pytest
 
 from ctrain_jax import continual, core, testing
 from ctrain_jax.continual.representation import _fetril
+from tests.short import short_run
 
 
 @functools.cache
@@ -101,3 +102,10 @@ def test_what_it_refuses():
     ):
         with pytest.raises(ValueError, match=match):
             continual.fetril(**arguments)
+
+
+def test_the_network_stays_wherever_it_stands_in_a_chain():
+    fetril = continual.fetril(steps=3, batch_size=8)
+    for chain in (core.chain(continual.refresh(1e-2), fetril), core.chain(fetril, continual.refresh(1e-2))):
+        first, second = (short_run(chain, experiences=number, steps=4).params for number in (1, 2))
+        jax.tree.map(np.testing.assert_array_equal, first, second)

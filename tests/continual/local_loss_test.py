@@ -43,3 +43,10 @@ def test_where_all_classes_come_together_it_is_plain_training():
 def test_it_comes_after_methods_that_append_rows():
     with pytest.raises(ValueError, match="no classes: put the method that appends rows before the one that adds"):
         short_run(core.chain(continual.local_loss(), continual.er(20)), steps=1)
+
+
+def test_a_mixture_with_an_appended_row_has_the_classes_of_both():
+    mixture = continual.augmentation(crop=0, flip=False, mixup=1.0)
+    method = core.chain(continual.er(20), mixture, continual.local_loss(), spy(16))
+    value = short_run(method, steps=4, optimizer=optax.sgd(0.1)).method_state["spy"][1]["value"]
+    assert 0 < value < 10

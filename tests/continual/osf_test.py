@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ import optax
 import pytest
 
 from ctrain_jax import continual, core, models
-from tests.short import short_learner
+from tests.short import short_learner, short_run
 
 KEEP = 0.55
 NET = core.from_linen(models.MLP(6, hidden=(12, 12)))
@@ -94,6 +95,19 @@ def test_a_trained_network_is_kept_from_the_start_each_kernel_by_its_pattern():
         left = {name: np.asarray(state.left[name]["kernel"]) for name in shapes}
         assert left["query"].shape == left["out"].shape == (6, 6) and left["embed"].size == 0, "a matrix each"
         assert [np.any(left[name] != 0, axis=0).sum() for name in ("query", "out")] == [query, out]
+
+
+def test_directions_that_a_kernel_does_not_have_are_free():
+    """A head that starts at 0 learns all its classes."""
+
+    class Zero(nn.Module):
+        @nn.compact
+        def __call__(self, inputs, train=False):
+            features = nn.relu(nn.Dense(16)(inputs))
+            return core.Outputs(nn.Dense(6, kernel_init=nn.initializers.zeros, name="head")(features), features)
+
+    state = short_run(continual.osf(0.9), model=core.from_linen(Zero()), optimizer=optax.adam(1e-2), steps=8)
+    assert np.abs(state.params["head"]["kernel"]).max(0).min() > 1e-3
 
 
 def test_what_it_refuses():

@@ -1,9 +1,9 @@
 """Local loss: new rows are told apart from the classes of their own experience, and from no others.
 
 Zeno et al., "Task Agnostic Continual Learning Using Online Variational Bayes", 2018, arXiv 1803.10123, call it the
-labels trick; Smith et al., "A Closer Look at Rehearsal-Free Continual Learning", CVPR Workshops 2023, arXiv 2203.17269,
-train all that they compare with it. Written from these descriptions; neither paper nor code was opened. Where we
-differ: not known.
+labels trick; the prompts of Smith et al., "CODA-Prompt", CVPR 2023, arXiv 2211.13218, are trained so as well. Opened:
+the trainer of igolan/bgd, learners/prompt.py of GT-RIPL/CODA-Prompt; the papers were not. Where we differ: the trick
+takes the classes of the mini-batch, we those of the experience, as the prompts do.
 """
 
 import jax.numpy as jnp
@@ -20,7 +20,8 @@ def local_loss() -> Method:
 
     Returns:
       The method. It adds `classes` to the batch: methods that append rows come before it in a chain, and their rows
-      keep the classes that they had.
+      keep the classes that they had. `wa` and `bic` distil a new row over its `classes` too, and so nothing of it: do
+      not chain them. What `refresh` unlearns is told apart from all.
 
     Example:
       >>> local_loss().name
@@ -29,6 +30,9 @@ def local_loss() -> Method:
 
     def augment(s, batch, ctx):
         appended = jnp.arange(batch["row"].shape[0]) >= ctx.spec.batch_size
-        return batch | {"classes": (ctx.experience.classes | appended[:, None]) & batch.get("classes", True)}
+        told = ctx.experience.classes | appended[:, None]
+        if "targets" in batch:  # of a mixture with a row that was appended: classes of both
+            told = told | (batch["targets"] > 0)
+        return batch | {"classes": told & batch.get("classes", True)}
 
     return Method("local_loss", augment=augment, needs=("boundaries", "labels"))

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ctrain_jax.core import Method, after, mask_logits
+from ctrain_jax.core import Method, mask_logits
 from ctrain_jax.ops import LinearHead, check_positive, check_size, fit_head, unit
 
 
@@ -63,14 +63,11 @@ def fetril(*, steps: int = 500, learning_rate: float = 0.05, batch_size: int = 1
         rate = jnp.asarray(learning_rate, jnp.float32)
         return FetrilState(rate, jnp.zeros((classes, width)), jnp.zeros(classes), head)
 
-    def freeze(updates, state, params=None, **extra):
-        first = extra["ctx"].experience.index == 0
-        return jax.tree.map(lambda u: jnp.where(first, u, 0), updates), state
-
     def update(s, ts, ctx):
         first = ctx.experience.index == 0
-        kept = jax.tree.map(lambda new, old: jnp.where(first, new, old), ts.model_state, ctx.model_state)
-        return s, ts._replace(model_state=kept)
+        new, old = (ts.params, ts.model_state), (ctx.params, ctx.model_state)
+        params, model_state = jax.tree.map(lambda new, old: jnp.where(first, new, old), new, old)
+        return s, ts._replace(params=params, model_state=model_state)
 
     def end(s, ts, ctx):
         classes, width = s.means.shape
@@ -121,7 +118,6 @@ def fetril(*, steps: int = 500, learning_rate: float = 0.05, batch_size: int = 1
         update=update,
         end=end,
         predict=predict,
-        optimizer=after(optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), freeze)),
         needs=("boundaries", "labels", "features"),
     )
 
