@@ -31,6 +31,16 @@ def with_head_kernel(params: Any, kernel: jax.Array) -> optax.Params:
     return {**params, "head": {**params["head"], "kernel": kernel}}
 
 
+def body(params: Any) -> Any:
+    """What features depend on: all but the last layer, where that is called `head`."""
+    return {name: leaf for name, leaf in params.items() if name != "head"} if isinstance(params, dict) else params
+
+
+def with_body(params: Any, below: Any) -> Any:
+    """The parameters with another `body`."""
+    return {**params, **below} if isinstance(params, dict) else below
+
+
 def cosines(features: jax.Array, params: Any, who: str) -> jax.Array:
     """Of features [B, D] with the weight vector of each class in the last layer: [B, C]."""
     return unit(features) @ unit(head_kernel(params, who), axis=0)

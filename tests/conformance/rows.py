@@ -66,7 +66,7 @@ METHODS = {
         lambda: continual.lingocl(ops.simplex_targets(6, 5)),
         lambda: core.chain(continual.lingocl(jax.numpy.eye(6, 16), learn_scale=True, project=False), continual.er(20)),
     ],
-    "local_loss": [lambda: continual.local_loss(), lambda: core.chain(continual.er(20), continual.local_loss())],
+    "local_loss": [lambda: continual.local_loss()],
     "lucir": [lambda: continual.lucir(4, eta=4.0)],
     "lwf": [lambda: continual.lwf(0.5)],
     "mas": [lambda: continual.mas(1.0)],
@@ -98,6 +98,7 @@ METHODS = {
 CHAINS = [
     lambda: core.chain(continual.ewc(1.0), continual.er(20), continual.ewc(1.0, online=True)),
     lambda: core.chain(continual.er(20), continual.derpp(20)),
+    lambda: core.chain(continual.er(20), continual.local_loss()),
     lambda: core.chain(continual.er(20, fill="end", policy="experience", weighting="experiences"), continual.lwf()),
 ]
 

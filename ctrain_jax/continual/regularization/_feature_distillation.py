@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ctrain_jax.continual._head import body, with_body
 from ctrain_jax.core import Method, Variables, weighted_mean
 from ctrain_jax.ops import check_non_negative
 
@@ -20,7 +21,7 @@ class FeatureDistillationState(NamedTuple):
     """The network before this experience."""
 
     lam: jax.Array  # float32 []
-    teacher: Variables  # params and model_state as the experience before left them
+    teacher: Variables  # params (without head) and model_state as the experience before left them
 
 
 def feature_distillation(lam: float) -> Method:
@@ -49,19 +50,18 @@ def feature_distillation(lam: float) -> Method:
     check_non_negative("lam", lam)
 
     def init(rng, params, ctx):
-        return FeatureDistillationState(jnp.asarray(lam, jnp.float32), Variables(params, ctx.model_state))
+        return FeatureDistillationState(jnp.asarray(lam, jnp.float32), Variables(body(params), ctx.model_state))
 
     def loss(s, params, ctx):
         batch = ctx.batch
-        teacher = ctx.forward(
-            s.teacher.params, batch["inputs"], model_state=s.teacher.model_state, task=batch.get("task")
-        )[0]
+        old = with_body(params, s.teacher.params)
+        teacher, _ = ctx.forward(old, batch["inputs"], model_state=s.teacher.model_state, task=batch.get("task"))
         moved = jnp.square(ctx.outputs.features - teacher.features).sum(-1)
         moved = moved.reshape(len(moved), -1).mean(-1)  # over tokens, where a row has some
         strength = jnp.where(ctx.experience.index > 0, s.lam, 0.0)
         return strength * weighted_mean(moved, batch["weights"]), {}
 
     def end(s, ts, ctx):
-        return s._replace(teacher=Variables(ts.params, ts.model_state)), ts
+        return s._replace(teacher=Variables(body(ts.params), ts.model_state)), ts
 
     return Method("feature_distillation", init=init, loss=loss, end=end, needs=("boundaries", "features"))

@@ -13,13 +13,13 @@ training mode.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from ctrain_jax.continual._head import by_cosines, cosines, head_kernel, unasked, with_head_kernel
+from ctrain_jax.continual._head import body, by_cosines, cosines, head_kernel, unasked, with_body, with_head_kernel
 from ctrain_jax.core import Method, mask_logits, tag, weighted_mean
 from ctrain_jax.losses import supervised_contrastive
 from ctrain_jax.ops import append_rows, check_non_negative, check_positive
@@ -83,10 +83,10 @@ def prd(
 
     def init(rng, params, ctx):
         a, b, tau = (jnp.asarray(x, jnp.float32) for x in (alpha, beta, temperature))
-        return PrdState(a, b, tau, head_kernel(params, "prd"), _body(params))
+        return PrdState(a, b, tau, head_kernel(params, "prd"), body(params))
 
     def begin(s, ts, ctx):
-        return s._replace(prototypes=head_kernel(ts.params, "prd"), teacher=_body(ts.params)), ts
+        return s._replace(prototypes=head_kernel(ts.params, "prd"), teacher=body(ts.params)), ts
 
     def augment(s, batch, ctx):
         if augment_fn is None:
@@ -99,7 +99,7 @@ def prd(
         near = cosines(jax.lax.stop_gradient(outputs.features), params, "prd")
         own = jnp.take_along_axis(near, batch["labels"][:, None], 1)[:, 0]
         # A pass like the student's, with its random numbers: the same views and dropout, statistics of the batch.
-        then = with_head_kernel({**params, **s.teacher}, s.prototypes)
+        then = with_head_kernel(with_body(params, s.teacher), s.prototypes)
         before, _ = ctx.forward(then, batch["inputs"], train=True, rng=tag(ctx.key, "forward"), task=batch.get("task"))
         moved = relation_distance(outputs.logits, before.logits, s.temperature, weights > 0)
         old = ctx.experience.seen & ~ctx.experience.classes
@@ -125,8 +125,3 @@ def relation_distance(near: jax.Array, before: jax.Array, temperature: jax.Array
     """For each class the divergence of its softmax over rows from that of before: [C] of two [B, C]."""
     now, then = (jax.nn.log_softmax(mask_logits(x.T / temperature, where)) for x in (near, before))
     return optax.losses.kl_divergence_with_log_targets(now, then)
-
-
-def _body(params: Any) -> optax.Params:
-    """What features depend on."""
-    return {name: leaf for name, leaf in params.items() if name != "head"}
