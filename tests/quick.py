@@ -2,7 +2,7 @@
 
 import os
 
-_OPTIONS = ("use_fusion_emitters=false", "parallel_codegen_split_count=1", "opt_preset=CPU_OPT_PRESET_FAST_COMPILE")
+_OPTIONS = ("use_fusion_emitters=false", "parallel_codegen_split_count=1")
 FLAGS = " ".join(f"--xla_cpu_{option}" for option in _OPTIONS)
 
 

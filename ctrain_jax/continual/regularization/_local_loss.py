@@ -23,6 +23,9 @@ def local_loss() -> Method:
       keep the classes that they had. `wa` and `bic` distil a new row over its `classes` too, and so nothing of it: do
       not chain them. What `refresh` unlearns is told apart from all.
 
+    Raises:
+      ValueError: when a learner is made, a stream that does not tell boundaries.
+
     Example:
       >>> local_loss().name
       'local_loss'
