@@ -19,6 +19,15 @@ def plain_without(method: core.Method) -> Claim:
     return gate("lam=0 is plain training (largest difference of a parameter)", distance(*ends), most=1e-6)
 
 
+def first_is_plain(method: core.Method) -> Claim:
+    """That a strong method changes nothing before there is something to keep."""
+    stream, model = streams.class_incremental(streams.digits(), 3), core.from_linen(models.MLP(10, hidden=(16,)))
+    learners = (core.make_learner(model, m, optax.adam(1e-2), stream) for m in (core.identity(), method))
+    ends = [core.run_experience(each, core.start(each), core.to_device(stream), 0).params for each in learners]
+    text = "the first experience is plain training, whatever the strength (largest difference of a parameter)"
+    return gate(text, distance(*ends), most=1e-6)
+
+
 def above_naive(method: core.Method, strength: str, seeds: Sequence[int]) -> list[Claim]:
     """That where the task is known the method ends above plain training, and forgets less."""
     stream = streams.task_incremental(streams.fashion_mnist(), 5)

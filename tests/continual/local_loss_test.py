@@ -46,7 +46,8 @@ def test_it_comes_after_methods_that_append_rows():
 
 
 def test_a_mixture_with_an_appended_row_has_the_classes_of_both():
-    mixture = continual.augmentation(crop=0, flip=False, mixup=1.0)
-    method = core.chain(continual.er(20), mixture, continual.local_loss(), spy(16))
-    value = short_run(method, steps=4, optimizer=optax.sgd(0.1)).method_state["spy"][1]["value"]
-    assert 0 < value < 10
+    for masking in (continual.local_loss(), continual.er_ace(20)):
+        mixture = continual.augmentation(crop=0, flip=False, mixup=1.0)
+        method = core.chain(continual.er(20), mixture, masking, spy(16))
+        value = short_run(method, steps=4, optimizer=optax.sgd(0.1)).method_state["spy"][1]["value"]
+        assert 0 < value < 10, masking.name

@@ -6,8 +6,7 @@ the trainer of igolan/bgd, learners/prompt.py of GT-RIPL/CODA-Prompt; the papers
 takes the classes of the mini-batch, we those of the experience, as the prompts do.
 """
 
-import jax.numpy as jnp
-
+from ctrain_jax.continual._classes import told_apart
 from ctrain_jax.core import Method
 
 
@@ -32,10 +31,6 @@ def local_loss() -> Method:
     """
 
     def augment(s, batch, ctx):
-        appended = jnp.arange(batch["row"].shape[0]) >= ctx.spec.batch_size
-        told = ctx.experience.classes | appended[:, None]
-        if "targets" in batch:  # of a mixture with a row that was appended: classes of both
-            told = told | (batch["targets"] > 0)
-        return batch | {"classes": told & batch.get("classes", True)}
+        return told_apart(batch, ctx.experience.classes, ctx)
 
     return Method("local_loss", augment=augment, needs=("boundaries", "labels"))

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from ctrain_jax.continual._classes import told_apart
 from ctrain_jax.continual.replay._pass import replay_pass
 from ctrain_jax.core import Method, weighted_mean
 from ctrain_jax.ops import BufferState, check_size, memory
@@ -62,9 +63,7 @@ def er_ace(size: int, *, batch_size: int | None = None, policy: str = "reservoir
     def augment(s, batch, ctx):
         arrived = ctx.incoming["weights"] > 0
         present = jnp.zeros(ctx.spec.num_classes, bool).at[ctx.incoming["labels"]].max(arrived)
-        against = present | ~ctx.experience.seen | (ctx.experience.index == 0)
-        appended = jnp.arange(batch["row"].shape[0]) >= ctx.spec.batch_size
-        return batch | {"classes": (against | appended[:, None]) & batch.get("classes", True)}
+        return told_apart(batch, present | ~ctx.experience.seen | (ctx.experience.index == 0), ctx)
 
     def loss(s, params, ctx):
         num, later = batch_size or ctx.spec.batch_size, ctx.experience.index > 0
