@@ -2,8 +2,8 @@
 
 python -m experiments.continual --config=configs/continual/feature_distillation.py --workdir=runs/feature_distillation --seeds=5
 
-Measured: 302 s for 5 seeds on a busy core, final accuracy 98.8 ± 0.2, forgetting 0.1 ± 0.1 (mean and 95 percent
-interval). Against plain training and the L2 anchor: `python -m experiments.evidence --name=feature_distillation`.
+Measured: 22 s for 5 seeds on 2 cores, final accuracy 98.8 ± 0.2, forgetting 0.1 ± 0.1 (mean and 95 percent interval).
+Against plain training and the L2 anchor: `python -m experiments.evidence --name=feature_distillation`.
 """
 
 from configs.common import split_fashion_mnist

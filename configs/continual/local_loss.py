@@ -2,8 +2,8 @@
 
 python -m experiments.continual --config=configs/continual/local_loss.py --workdir=runs/local_loss --seeds=5
 
-Measured: 179 s for 5 seeds on a busy core, final accuracy 31.1 ± 4.9, forgetting 35.2 ± 7.3 (mean and 95 percent
-interval). The strength is the best of 0.01, 0.1 and 1 on two of these seeds. Against the loss over all classes:
+Measured: 22 s for 5 seeds on 2 cores, final accuracy 31.1 ± 4.9, forgetting 35.2 ± 7.3 (mean and 95 percent interval).
+The strength is the best of 0.01, 0.1 and 1 on two of these seeds. Against the loss over all classes:
 `python -m experiments.evidence --name=local_loss`.
 """
 

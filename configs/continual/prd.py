@@ -2,8 +2,7 @@
 
 python -m experiments.continual --config=configs/continual/prd.py --workdir=runs/prd --seeds=5
 
-Measured: 117 s for 5 seeds on a busy core, final accuracy 98.3 ± 0.5, forgetting 0.8 ± 0.5 (mean and 95 percent
-interval).
+Measured: 18 s for 5 seeds on 2 cores, final accuracy 98.3 ± 0.5, forgetting 0.8 ± 0.5 (mean and 95 percent interval).
 """
 
 from configs.common import split_fashion_mnist
