@@ -147,7 +147,7 @@ def save_tensors(path: str | Path, variables: Variables | TrainState) -> None:
         if _is_empty(leaf):
             empty[name] = type(leaf).__name__
         else:
-            tensors[name] = np.asarray(leaf)
+            tensors[name] = np.asarray(leaf, order="C")  # safetensors writes what lies in memory, whatever its strides
     told = json.dumps(empty)
     save_file(tensors, path, metadata={"format": _FORMAT, "empty": told, "sha256": _digest(tensors, told)})
 

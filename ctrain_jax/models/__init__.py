@@ -3,8 +3,9 @@
 from ctrain_jax.models._cnn import CNN
 from ctrain_jax.models._conv import Conv
 from ctrain_jax.models._gpt import GPT
+from ctrain_jax.models._load_vit import load_vit
 from ctrain_jax.models._mlp import MLP
 from ctrain_jax.models._resnet import ResNet18
 from ctrain_jax.models._vit import ViT
 
-__all__ = ["CNN", "GPT", "MLP", "Conv", "ResNet18", "ViT"]
+__all__ = ["CNN", "GPT", "MLP", "Conv", "ResNet18", "ViT", "load_vit"]

@@ -19,11 +19,13 @@ class Block(nn.Module):
         heads: of attention.
         mlp_ratio: the hidden layer of the mlp has `mlp_ratio * width` units.
         dtype: of the computation.
+        gelu: its form, "tanh" or "exact".
     """
 
     heads: int
     mlp_ratio: int
     dtype: Dtype | None
+    gelu: str = "tanh"
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
@@ -32,7 +34,8 @@ class Block(nn.Module):
         y = nn.LayerNorm(dtype=self.dtype, name="norm_0")(x)
         x = x + nn.MultiHeadDotProductAttention(self.heads, dtype=self.dtype, name="attention")(y, mask=mask)
         y = nn.LayerNorm(dtype=self.dtype, name="norm_1")(x)
-        y = nn.gelu(nn.Dense(self.mlp_ratio * width, dtype=self.dtype, name="mlp_0")(y))
+        y = nn.Dense(self.mlp_ratio * width, dtype=self.dtype, name="mlp_0")(y)
+        y = nn.gelu(y, approximate=self.gelu == "tanh")
         return x + nn.Dense(width, dtype=self.dtype, name="mlp_1")(y)
 
 

@@ -23,7 +23,7 @@ class ViT(nn.Module):
         z = z + attention(LN(z));   z = z + mlp(LN(z))                            `depth` times
         features = LN(z)[:, 0] or mean(LN(z)) over the tokens;   logits = W features + b
 
-    The activation of the mlp is GELU in its tanh form and LayerNorm's epsilon is 1e-6. Attention is
+    The activation of the mlp is GELU and LayerNorm's epsilon is 1e-6. Attention is
     `flax.linen.MultiHeadDotProductAttention`, named `block_<i>/attention`, so that its `query`, `key`, `value` and
     `out` can be reached by `flax.linen.intercept_methods`.
 
@@ -35,6 +35,7 @@ class ViT(nn.Module):
         heads: of attention.
         mlp_ratio: the hidden layer of the mlp has `mlp_ratio * width` units.
         pool: features are the `"cls"` token or the `"mean"` over the tokens (there is then no class token).
+        gelu: its form, `"tanh"` or `"exact"` (by the error function, as in PyTorch).
         dtype: of the computation; parameters, features and logits are float32.
 
     Raises:
@@ -56,6 +57,7 @@ class ViT(nn.Module):
     heads: int = 4
     mlp_ratio: int = 4
     pool: str = "cls"
+    gelu: str = "tanh"
     dtype: Dtype | None = None
 
     def __post_init__(self) -> None:
@@ -63,6 +65,7 @@ class ViT(nn.Module):
         check_transformer(self)
         check_size("patch", self.patch)
         check_choice("pool", self.pool, ("cls", "mean"))
+        check_choice("gelu", self.gelu, ("tanh", "exact"))
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool = False) -> Outputs:
@@ -75,7 +78,7 @@ class ViT(nn.Module):
         position = self.param("position", nn.initializers.normal(0.02), (1, *x.shape[1:]))
         x = x + position.astype(x.dtype)
         for index in range(self.depth):
-            x = Block(self.heads, self.mlp_ratio, self.dtype, name=f"block_{index}")(x)
+            x = Block(self.heads, self.mlp_ratio, self.dtype, self.gelu, name=f"block_{index}")(x)
         x = nn.LayerNorm(dtype=self.dtype, name="norm")(x)
         return head(self.num_classes, x[:, 0] if self.pool == "cls" else x.mean(1))
 

@@ -85,6 +85,14 @@ def test_tensors_come_back_bit_for_bit_and_start_a_run(transform, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, started.params, kept.params)
 
 
+def test_a_transposed_array_comes_back_as_it_was(tmp_path):
+    kernel, scalar = np.arange(6.0, dtype=np.float32).reshape(2, 3).T, np.float32(3)
+    core.save_tensors(tmp_path / "tensors", core.Variables({"kernel": kernel, "scalar": scalar}))
+    back = core.load_tensors(tmp_path / "tensors").params
+    np.testing.assert_array_equal(back["kernel"], kernel)
+    assert back["scalar"].shape == ()
+
+
 def test_what_is_refused(tmp_path):
     learner, data, state = trained(core.identity(), images("task"))
     predict, plain = core.predictor(learner, state), core.predictor(*trained(core.identity(), images("all"))[::2])
