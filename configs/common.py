@@ -33,7 +33,30 @@ def split_fashion_mnist(name: str, methods: tuple[str, ...], arg: str | None) ->
     config.epochs = 1 if arg == "runlocal" else 10
     config.steps = config_dict.placeholder(int)  # of each experience, in place of epochs
     config.trace_every = 0  # steps between two tests within an experience, for the stability gap; 0: no such tests
+    # config.weights = "FILE", of core.save_tensors, or a name of configs/pretrain.py: what the model starts from
     # config.online = True: also predict each batch before it is learned, in one pass: prequential accuracy
     if arg == "runlocal":
         config.source = {"name": "digits"}
+    return config
+
+
+def split_mnist_on_a_frozen_vit(name: str, methods: tuple[str, ...], arg: str | None) -> ConfigDict:
+    """Split-MNIST (5,000 rows) from a vision transformer of Fashion-MNIST, for methods that freeze it.
+
+    Args:
+      name, methods, arg: as in `split_fashion_mnist`; "runlocal" starts from no trained network.
+
+    Returns:
+      The config. `python -m experiments.pretrain --name=vit_fashion_mnist` makes what it starts from.
+
+    Raises:
+      ValueError: another `arg`.
+    """
+    config = split_fashion_mnist(name, methods, arg)
+    config.model = {"name": "ViT", "patch": 4, "width": 16, "depth": 4}
+    if arg != "runlocal":
+        config.source = {"name": "tfds", "dataset": "mnist", "train_split": "train[:5000]"}
+        config.model = {"name": "ViT", "patch": 7, "width": 64, "depth": 4}
+        config.weights = "vit_fashion_mnist"
+        config.epochs = 5
     return config

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from ctrain_jax import continual, core, fault, models, optim, streams
-from experiments import _cli, _sources
+from ctrain_jax import continual, core, fault, models, optim, peft, streams
+from experiments import _cli, _sources, _weights
 
 
 class ConfigError(ValueError):
@@ -29,10 +29,11 @@ OPTIMIZERS = types.SimpleNamespace(
 )
 METHODS = {
     name: factory
-    for family in (continual, fault)
+    for family in (continual, fault, peft)
     for name, factory in ((name, getattr(family, name)) for name in family.__all__)
     if inspect.isfunction(factory) and inspect.signature(factory).return_annotation is core.Method
 }
+ADAPTERS = ("lora", "prefix")
 SCENARIOS = (
     "class_incremental",
     "corrupted",
@@ -63,7 +64,7 @@ TOP = (
     "steps",
     "trace_every",
 )
-OPTIONAL = ("online",)  # a config of before has no such key
+OPTIONAL = ("online", "weights")  # a config of before has no such key
 
 
 def build(
@@ -108,7 +109,7 @@ def build(
     parts = []
     for name in methods:
         known_name("method", name, METHODS)
-        parts.append(call(METHODS[name], f"config.{name}", config.get(name, {})))
+        parts.append(_method(name, config.get(name, {})))
     for key in config:
         if key in METHODS and key not in methods:
             raise ConfigError(f"config.{key} has no effect: add {key!r} to config.methods, got {tuple(methods)}.")
@@ -122,7 +123,13 @@ def build(
     refused("config.optimizer", jax.eval_shape, lambda x: optimizer.update(x, optimizer.init(x), x), jnp.zeros(1))
     options = {"batch_size": config.batch_size, "epochs": config.epochs, "steps": config.steps, "mesh": mesh}
     options |= {"skip_nonfinite": skip_nonfinite, "rules": rules, "online": online, "problem": problem}
-    learner = refused("config", core.make_learner, core.from_linen(module), method, optimizer, stream, **options)
+    model = core.from_linen(module)
+    if (weights := config.get("weights")) is not None:
+        if not isinstance(weights, str):
+            raise ConfigError(f"config.weights expects a file, or the name of a backbone, got {weights!r}.")
+        trained = refused("config.weights", lambda: core.load_tensors(_weights.file(weights)))
+        model = _weights.started(model, trained)
+    learner = refused("config", core.make_learner, model, method, optimizer, stream, **options)
     if online and any(n > -(-int(size) // config.batch_size) for n, size in _passes(learner)):
         raise ConfigError(
             "config.online predicts each row before it is learned, which is so in the first pass alone: set "
@@ -132,6 +139,16 @@ def build(
         # What only some methods can do is told before the run, and not in the middle of it.
         refused(f"config.methods {tuple(methods)} on {stream.name}", _traced, learner)
     return learner
+
+
+def _method(name: str, section: Any) -> core.Method:
+    """A method; where it asks for a transform of the model, its section has one for that, with a name."""
+    kinds = {key: p.annotation for key, p in inspect.signature(METHODS[name]).parameters.items()}
+    asked = [key for key, kind in kinds.items() if kind is core.ModelTransform]
+    if not asked or not isinstance(section, Mapping | ml_collections.ConfigDict):
+        return call(METHODS[name], f"config.{name}", section)
+    given = {key: named(peft, f"{name}.{key}", section.get(key), ADAPTERS) for key in asked}
+    return call(METHODS[name], f"config.{name}", {k: v for k, v in section.items() if k not in asked}, **given)
 
 
 def build_source(config: ml_collections.ConfigDict) -> core.Source:

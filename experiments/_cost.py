@@ -13,6 +13,7 @@ import numpy as np
 
 from ctrain_jax import core, metrics
 
+CACHE = Path.home() / ".cache" / "ctrain_jax"
 _COMPILING = ("jaxpr_trace_duration", "jaxpr_to_mlir_module_duration", "backend_compile_duration")
 
 
@@ -132,6 +133,5 @@ class Tracer:
 def use_cache() -> None:
     """Programs compiled by an earlier run are read back, from `$JAX_COMPILATION_CACHE_DIR` or the home folder."""
     if not jax.config.jax_compilation_cache_dir:
-        cache = Path.home() / ".cache" / "ctrain_jax" / "xla"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_compilation_cache_dir", str(CACHE / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
