@@ -1,6 +1,15 @@
 """Continual learning: methods that live through a stream."""
 
-from ctrain_jax.continual.optimization import agem, gem, gpm, osf, refresh, reinitialize, weight_interpolation
+from ctrain_jax.continual.optimization import (
+    adaptive_ema,
+    agem,
+    gem,
+    gpm,
+    osf,
+    refresh,
+    reinitialize,
+    weight_interpolation,
+)
 from ctrain_jax.continual.regularization import (
     ewc,
     feature_distillation,
@@ -33,6 +42,7 @@ from ctrain_jax.continual.replay import (
 from ctrain_jax.continual.representation import fetril, gacil, lingocl, nmc, prd
 
 __all__ = [
+    "adaptive_ema",
     "agem",
     "augmentation",
     "bic",

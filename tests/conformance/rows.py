@@ -28,6 +28,10 @@ RGB, GREY, ROWS = shaped("rgb", 2, 2, 3), shaped("grey", 4, 3), shaped("rows", 1
 
 # {factory: [a method of it]}. More than one row where arguments change what the method keeps or does.
 METHODS = {
+    "adaptive_ema": [
+        lambda: continual.adaptive_ema(lam=30.0, base=0.05),
+        lambda: continual.adaptive_ema("quadratic", lam=30.0, base=0.3, per_block=False),
+    ],
     "agem": [lambda: continual.agem(20), lambda: continual.agem(24, policy="class_balanced", batch_size=5)],
     "augmentation": [
         lambda: core.chain(

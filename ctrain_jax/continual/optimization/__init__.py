@@ -1,5 +1,6 @@
 """The gradient, the update and the start of an experience, changed for the sake of what was learned."""
 
+from ctrain_jax.continual.optimization._adaptive_ema import AdaptiveEmaState, adaptive_ema
 from ctrain_jax.continual.optimization._agem import AgemState, agem
 from ctrain_jax.continual.optimization._gem import GemState, gem
 from ctrain_jax.continual.optimization._gpm import GpmState, gpm
@@ -9,12 +10,14 @@ from ctrain_jax.continual.optimization._reinitialize import reinitialize
 from ctrain_jax.continual.optimization._weight_interpolation import WeightInterpolationState, weight_interpolation
 
 __all__ = [
+    "AdaptiveEmaState",
     "AgemState",
     "GemState",
     "GpmState",
     "OsfState",
     "RefreshState",
     "WeightInterpolationState",
+    "adaptive_ema",
     "agem",
     "gem",
     "gpm",
