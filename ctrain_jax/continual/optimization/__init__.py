@@ -4,6 +4,7 @@ from ctrain_jax.continual.optimization._adaptive_ema import AdaptiveEmaState, ad
 from ctrain_jax.continual.optimization._agem import AgemState, agem
 from ctrain_jax.continual.optimization._gem import GemState, gem
 from ctrain_jax.continual.optimization._gpm import GpmState, gpm
+from ctrain_jax.continual.optimization._hlop import HlopState, hlop
 from ctrain_jax.continual.optimization._osf import OsfState, osf
 from ctrain_jax.continual.optimization._refresh import RefreshState, refresh
 from ctrain_jax.continual.optimization._reinitialize import reinitialize
@@ -14,6 +15,7 @@ __all__ = [
     "AgemState",
     "GemState",
     "GpmState",
+    "HlopState",
     "OsfState",
     "RefreshState",
     "WeightInterpolationState",
@@ -21,6 +23,7 @@ __all__ = [
     "agem",
     "gem",
     "gpm",
+    "hlop",
     "osf",
     "refresh",
     "reinitialize",

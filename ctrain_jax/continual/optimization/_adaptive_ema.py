@@ -115,7 +115,8 @@ def adaptive_ema(rule: str = "norms", *, lam: float = 1.0, base: float = 0.01, p
         parts = jax.tree.map(lambda x: alpha(s, x), found)
         average = jax.tree.map(_mix, parts, s.average, ctx.params)
         sizes = jax.tree.map(jnp.size, ctx.params)
-        mean = optax.tree.sum(jax.tree.map(jnp.multiply, parts, sizes)) / optax.tree.sum(sizes)
+        weighted, total = jax.tree.map(jnp.multiply, parts, sizes), sum(jax.tree.leaves(sizes))
+        mean = jnp.asarray(optax.tree.sum(weighted)) / total
         # The statistics of this step's forward pass belong to ctx.params.
         model_state = jax.tree.map(lambda old, new: _mix(mean, old, new), s.model_state, ts.model_state)
         params = ctx.params if rule == "quadratic" else ()

@@ -9,17 +9,14 @@ layers, where the code has one for each; and all layers are looked at with the s
 them for convolutions.
 """
 
-import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from ctrain_jax.core import Context, Method, PyTree, after
-from ctrain_jax.models import Conv
-from ctrain_jax.ops import check_fraction, check_non_negative, check_size, permute_index
-from ctrain_jax.optim import project_gpm
+from ctrain_jax.continual.optimization._bases import empty_bases, fill, layer_inputs, protect, rows_at
+from ctrain_jax.core import Method, PyTree
+from ctrain_jax.ops import check_fraction, check_non_negative, check_size
 
 
 class GpmState(NamedTuple):
@@ -80,96 +77,27 @@ def gpm(
     check_size("rows", rows)
     if max_rank is not None:
         check_size("max_rank", max_rank)
-    projection = project_gpm()
 
     def init(rng, params, ctx):
-        inputs = jax.eval_shape(lambda p, x: layer_inputs(ctx, p, x), params, ctx.spec.batch["inputs"])
-        names = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-        kept = [name for name in names if train is None or not re.search(train, name)]
-        if train is not None and len(kept) == len(names):
-            raise ValueError(f"gpm: train={train!r} finds no parameter, expected some of {', '.join(names)}: mend it.")
-        unseen = [name for name in kept if name.split(".")[-1] == "kernel" and name not in inputs]
-        if unseen or not any(name in inputs for name in kept):
-            raise ValueError(
-                "gpm protects kernels of Dense and two-dimensional Conv layers of linen models, got "
-                f"{', '.join(unseen) or 'no kernel'}: use a model of such layers, or name other kernels in train."
-            )
-
-        def basis(path, leaf):
-            if _name(path) not in kept:
-                return jnp.zeros((0, 0))
-            width = inputs[_name(path)].shape[-1] if _name(path) in inputs else 1
-            return jnp.zeros((width, min(width, max_rank or width)))
-
-        bases = jax.tree_util.tree_map_with_path(basis, params)
+        bases = empty_bases("gpm", params, ctx, lambda width: min(width, max_rank or width), train)
         return GpmState(jnp.asarray(threshold, jnp.float32), jnp.asarray(growth, jnp.float32), bases)
-
-    def project(updates, state, params=None, **extra):
-        return projection.update(updates, state, params, bases=extra["method_state"].bases)
 
     def end(s, ts, ctx):
         experience, num = ctx.experience, min(rows, ctx.spec.max_rows)
         at = jnp.arange(num, dtype=jnp.int32)
-        place = permute_index(ctx.rng, at % experience.size, experience.size)
-        batch = ctx.fetch({"row": experience.rows[place], "experience": experience.origin[place]})
+        batch = rows_at(ctx, at % experience.size)
         inputs = layer_inputs(ctx, ts.params, batch["inputs"], task=batch["task"])
         # Rows beyond a small experience are repetitions.
         real = (at < experience.size).astype(jnp.float32)
         wanted = s.threshold + s.growth * experience.index
 
-        def grown(path, basis):
-            if basis.size == 0:
-                return basis
-            if _name(path) not in inputs:
-                return jnp.ones_like(basis)
-            seen = inputs[_name(path)]
+        def grown(name, basis):
+            seen = inputs[name]
             return _grow(basis, seen * jnp.repeat(real, seen.shape[0] // num)[:, None], wanted)
 
-        return s._replace(bases=jax.tree_util.tree_map_with_path(grown, s.bases)), ts
+        return s._replace(bases=fill(s.bases, inputs, grown)), ts
 
-    keep = after(optax.GradientTransformationExtraArgs(projection.init, project))
-    return Method("gpm", init=init, end=end, optimizer=keep, needs=("boundaries",))
-
-
-def layer_inputs(ctx: Context, params: PyTree, inputs: jax.Array, task: Any = None) -> dict[str, jax.Array]:
-    """`{kernel: its inputs [n, d_in]}` of each Dense and Conv layer, in a forward pass; rows stay together."""
-    import flax.linen as nn
-
-    found: dict[str, list[jax.Array]] = {}
-
-    def watch(next_call, args, kwargs, context):
-        layer = context.module
-        if context.method_name == "__call__" and isinstance(layer, nn.Dense | nn.Conv | Conv):
-            x = next(iter((*args, *kwargs.values())))
-            name = ".".join((*layer.path, "kernel"))
-            if isinstance(layer, nn.Dense):
-                found.setdefault(name, []).append(x)
-            elif _is_matrix(layer):
-                found.setdefault(name, []).append(_unfold(layer, x))
-        return next_call(*args, **kwargs)
-
-    with nn.intercept_methods(watch):
-        ctx.forward(params, inputs, task=task)
-    rows = inputs.shape[0]
-    # A layer that is called twice has two inputs for each row.
-    joined = {name: [x.reshape(rows, -1, x.shape[-1]) for x in parts] for name, parts in found.items()}
-    return {
-        name: jnp.concatenate(parts, axis=1).reshape(-1, parts[0].shape[-1]).astype(jnp.float32)
-        for name, parts in joined.items()
-    }
-
-
-def _is_matrix(layer: Any) -> bool:
-    """Whether a convolution is the product of the patches of an image and one matrix."""
-    plain = getattr(layer, "input_dilation", 1) in (1, None, (1, 1))
-    return len(layer.kernel_size) == 2 and layer.feature_group_count == 1 and plain
-
-
-def _unfold(layer: Any, x: jax.Array) -> jax.Array:
-    own = Conv(
-        layer.features, layer.kernel_size, layer.strides or 1, layer.padding, kernel_dilation=layer.kernel_dilation or 1
-    )
-    return own.unfold(x)
+    return Method("gpm", init=init, end=end, optimizer=protect(), needs=("boundaries",))
 
 
 def _grow(basis: jax.Array, inputs: jax.Array, wanted: jax.Array) -> jax.Array:
@@ -196,7 +124,3 @@ def _spectrum(inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         return energy[::-1], directions[:, ::-1]
     directions, values, _ = jnp.linalg.svd(inputs.T, full_matrices=False)
     return jnp.square(values), directions
-
-
-def _name(path: tuple) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")
