@@ -46,7 +46,7 @@ def claims(seeds: Sequence[int], data_dir: str | None) -> list[Claim]:
         result.append(
             estimate(
                 f"{text}points of final accuracy above the network that is trained "
-                f"({means(**{'trained': found['trained'], name: found[name]})})",
+                f"({means(naive=found['trained'], adaptive_ema=found[name])})",
                 found[name] - found["trained"],
                 least=3,
             )
