@@ -12,6 +12,7 @@ from ctrain_jax.continual.optimization import (
     weight_interpolation,
 )
 from ctrain_jax.continual.regularization import (
+    binary_variational,
     ewc,
     feature_distillation,
     l2_anchor,
@@ -47,6 +48,7 @@ __all__ = [
     "agem",
     "augmentation",
     "bic",
+    "binary_variational",
     "der",
     "derpp",
     "er",

@@ -40,6 +40,7 @@ METHODS = {
         lambda: core.chain(RGB, continual.augmentation(crop=1, color=0.5, rand_augment=1), ROWS),
     ],
     "bic": [lambda: continual.bic(6, held_out=2)],
+    "binary_variational": [lambda: continual.binary_variational(0.1)],
     "checkfree": [lambda: core.chain(STAGES, fault.checkfree(0.3, stages="dense_"))],
     "der": [lambda: continual.der(20), lambda: continual.der(20, policy="class_balanced", batch_size=12)],
     "derpp": [lambda: continual.derpp(20), lambda: continual.derpp(20, policy="class_balanced", batch_size=12)],

@@ -1,5 +1,6 @@
 """Penalties that keep what was learned."""
 
+from ctrain_jax.continual.regularization._binary_variational import BinaryVariationalState, binary_variational
 from ctrain_jax.continual.regularization._ewc import EwcState, ewc
 from ctrain_jax.continual.regularization._feature_distillation import (
     FeatureDistillationState,
@@ -13,6 +14,7 @@ from ctrain_jax.continual.regularization._rwalk import RwalkState, rwalk
 from ctrain_jax.continual.regularization._si import SiState, si
 
 __all__ = [
+    "BinaryVariationalState",
     "EwcState",
     "FeatureDistillationState",
     "L2AnchorState",
@@ -20,6 +22,7 @@ __all__ = [
     "MasState",
     "RwalkState",
     "SiState",
+    "binary_variational",
     "ewc",
     "feature_distillation",
     "l2_anchor",
