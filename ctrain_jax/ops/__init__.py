@@ -8,6 +8,7 @@ from ctrain_jax.ops._exemplars import Exemplars, ExemplarState, exemplars, holds
 from ctrain_jax.ops._fisher import absolute_gradients, fisher_diagonal
 from ctrain_jax.ops._herding import herding
 from ctrain_jax.ops._linear_head import LinearHead, fit_head
+from ctrain_jax.ops._masks import straight_through, top_k_mask
 from ctrain_jax.ops._matrix import matrix_shape
 from ctrain_jax.ops._memory import Memory, append_rows, memory
 from ctrain_jax.ops._mix import cutmix, mixup
@@ -50,6 +51,8 @@ __all__ = [
     "reservoir",
     "ring",
     "simplex_targets",
+    "straight_through",
+    "top_k_mask",
     "unit",
     "wait_for",
 ]
