@@ -1,5 +1,6 @@
 """Continual learning: methods that live through a stream."""
 
+from ctrain_jax.continual.architecture import dkvb, exssnet, supsup
 from ctrain_jax.continual.optimization import (
     adaptive_ema,
     agem,
@@ -51,9 +52,11 @@ __all__ = [
     "binary_variational",
     "der",
     "derpp",
+    "dkvb",
     "er",
     "er_ace",
     "ewc",
+    "exssnet",
     "feature_distillation",
     "fetril",
     "gacil",
@@ -80,6 +83,7 @@ __all__ = [
     "rwalk",
     "scr",
     "si",
+    "supsup",
     "three_way",
     "uer",
     "wa",

@@ -44,6 +44,10 @@ METHODS = {
     "checkfree": [lambda: core.chain(STAGES, fault.checkfree(0.3, stages="dense_"))],
     "der": [lambda: continual.der(20), lambda: continual.der(20, policy="class_balanced", batch_size=12)],
     "derpp": [lambda: continual.derpp(20), lambda: continual.derpp(20, policy="class_balanced", batch_size=12)],
+    "dkvb": [
+        lambda: continual.dkvb(codebooks=3, keys=6, key_dim=4, passes=2),
+        lambda: continual.dkvb(codebooks=3, keys=6, key_dim=4, unlabeled=jax.numpy.eye(12), passes=2),
+    ],
     "er": [
         lambda: continual.er(20),
         lambda: continual.er(20, policy="class_balanced"),
@@ -54,6 +58,7 @@ METHODS = {
         lambda: continual.ewc(10.0),
         lambda: continual.ewc(10.0, online=True, decay=0.9, fisher="sampled"),
     ],
+    "exssnet": [lambda: continual.exssnet(3, density=0.3)],
     "feature_distillation": [lambda: continual.feature_distillation(0.5)],
     "fetril": [lambda: continual.fetril(steps=20, batch_size=16)],
     "gacil": [lambda: continual.gacil(32)],
@@ -94,6 +99,7 @@ METHODS = {
         ),
     ],
     "si": [lambda: continual.si(1.0)],
+    "supsup": [lambda: continual.supsup(3, density=0.3)],
     "three_way": [lambda: continual.three_way(24, ratios=(2.0, 1.0, 1.0))],
     "uer": [lambda: continual.uer(20), lambda: continual.uer(20, policy="class_balanced", batch_size=12)],
     "wa": [lambda: continual.wa(4)],

@@ -1,0 +1,7 @@
+"""Architecture: what a network is made of follows the stream."""
+
+from ctrain_jax.continual.architecture._dkvb import dkvb
+from ctrain_jax.continual.architecture._exssnet import ExssnetState, exssnet
+from ctrain_jax.continual.architecture._supsup import supsup
+
+__all__ = ["ExssnetState", "dkvb", "exssnet", "supsup"]

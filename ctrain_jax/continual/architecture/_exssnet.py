@@ -1,0 +1,131 @@
+"""ExSSNeT: a mask for each task, and weights of its own where no earlier mask looks.
+
+Yadav and Bansal, "Exclusive Supermask Subnetwork Training for Continual Learning", Findings of ACL 2023, arXiv
+2210.10209. The authors' code (prateeky2806/exessnet) was opened. Where we differ: updates are masked after the
+optimizer as well, so that the promise holds under weight decay; the last state of a stage is kept, where the code takes
+the best one on held out rows; the two stages share one optimizer, which `optax.partition` over "scores" and "weights"
+gives two rates; scores start anew, without the transfer from similar tasks by k nearest neighbours; and what is said
+of `supsup`.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ctrain_jax.continual.architecture._supermask import (
+    check_masks,
+    check_rows,
+    check_tasks,
+    keep_mask,
+    masked,
+    restart,
+    start_task,
+)
+from ctrain_jax.core import Method, PyTree
+from ctrain_jax.ops import check_fraction
+
+
+class ExssnetState(NamedTuple):
+    """When masks are done, and which task has trained which weight."""
+
+    mask_share: jax.Array  # float32 []
+    owner: PyTree  # {kernel: int32, like it}, -1: nobody
+
+
+def exssnet(
+    num_tasks: int,
+    *,
+    density: float = 0.1,
+    mask_share: float = 0.5,
+    weights: str = "signed",
+    match: str = r"kernel$",
+) -> Method:
+    r"""Find a mask as `supsup` does; then train the weights in it that are in no earlier one.
+
+    In the first steps of experience :math:`t` its scores learn, and weights stand still. Then the mask :math:`M_t` is
+    fixed, and weights learn at
+
+    .. math:: E_t = M_t \setminus (M_1 \cup \dots \cup M_{t-1}),
+
+    which no earlier task looks at: nothing is forgotten, and a task reads what earlier ones have trained where masks
+    overlap. Each stage starts with a new state of the optimizer. Batches, tasks and statistics: see `supsup`.
+
+    Args:
+      num_tasks: masks; tasks are numbered from 0.
+      density: share of each kernel's weights that a task sees; the paper uses 0.02 to 0.1.
+      mask_share: share of an experience's steps that find the mask; 1 is `supsup`.
+      weights: see `supsup`.
+      match: see `supsup`.
+
+    Returns:
+      The method; what it needs: see `supsup`. Parameters are `scores` and `weights`; `frozen` holds the masks.
+
+    Raises:
+      ValueError: `mask_share` outside of [0, 1]; otherwise as `supsup`.
+
+    Example:
+      >>> exssnet(5, density=0.05).needs
+      ('task', 'boundaries')
+    """
+    check_masks(num_tasks, density, weights)
+    check_fraction("mask_share", mask_share)
+
+    def init(rng, params, ctx):
+        check_tasks("exssnet", num_tasks, ctx)
+        owner = {name: jnp.full(leaf.shape, -1, jnp.int32) for name, leaf in params["weights"].items()}
+        return ExssnetState(jnp.asarray(mask_share, jnp.float32), owner)
+
+    def fix(s, ts, task):
+        """The mask is kept, and its weights that nobody owns are the task's."""
+        ts = keep_mask(ts, task, density)
+        masks = ts.frozen["masks"]
+        owner = {name: jnp.where(masks[name][task] & (own < 0), task, own) for name, own in s.owner.items()}
+        return s._replace(owner=owner), ts
+
+    def begin(s, ts, ctx):
+        return s, start_task(ts, ctx)
+
+    def gated(tx):
+        def update(updates, state, params=None, **extra):
+            ctx, owner = extra["ctx"], extra["method_state"].owner
+            finding = ctx.frozen["live"] >= 0
+
+            def own(tree):
+                scores = {name: jnp.where(finding, leaf, 0) for name, leaf in tree["scores"].items()}
+                here = {name: ~finding & (own == ctx.experience.task) for name, own in owner.items()}
+                return {"scores": scores, "weights": {k: jnp.where(here[k], v, 0) for k, v in tree["weights"].items()}}
+
+            # What stands still in a stage must not fill the moments of the next one either.
+            updates, state = tx.update(own(updates), state, params, **extra)
+            return own(updates), state
+
+        return optax.GradientTransformationExtraArgs(tx.init, update)
+
+    def update(s, ts, ctx):
+        check_rows("exssnet", ctx)
+        steps = jnp.asarray(ctx.spec.steps)
+        done = ts.step - (jnp.cumsum(steps) - steps)[ctx.experience.index]
+        finding = jnp.round(s.mask_share * steps[ctx.experience.index])
+
+        def switch():
+            new, fixed = fix(s, ts, ctx.experience.task)
+            return new, restart(fixed, ctx)
+
+        return jax.lax.cond((ts.frozen["live"] >= 0) & (done >= finding), switch, lambda: (s, ts))
+
+    def end(s, ts, ctx):
+        return jax.lax.cond(ts.frozen["live"] >= 0, lambda: fix(s, ts, ctx.experience.task), lambda: (s, ts))
+
+    model = masked("exssnet", num_tasks, density, weights, match, trained=True)
+    return Method(
+        "exssnet",
+        init=init,
+        begin=begin,
+        update=update,
+        end=end,
+        model=model,
+        optimizer=gated,
+        needs=("task", "boundaries"),
+    )

@@ -1,0 +1,73 @@
+"""Methods with a mask for each task on the standard stream: runs, questions, and gradients in numpy."""
+
+import jax
+import numpy as np
+import optax
+
+from ctrain_jax import core, testing
+from tests.rehearsed import learner_of
+
+STREAM = testing.standard_stream(task_known=True)
+LAYERS = ("dense_0.kernel", "head.kernel")  # of rehearsed.MODEL
+
+
+def masks_of(scores, density):
+    """The largest absolute scores of each layer."""
+    masks = {}
+    for name, leaf in scores.items():
+        size = np.abs(np.asarray(leaf, np.float64))
+        number = round(density * size.size)
+        masks[name] = size >= np.sort(size.reshape(-1))[-number]
+        assert masks[name].sum() == number
+    return masks
+
+
+def gradients(kernels, inputs, labels, classes):
+    """Of the loss with respect to both kernels as the network sees them; biases are 0."""
+    first, head = (kernels[name] for name in LAYERS)
+    hidden = np.maximum(inputs @ first, 0)
+    odds = np.where(classes, np.exp(hidden @ head), 0)
+    error = (odds / odds.sum(1, keepdims=True) - np.eye(6)[labels]) / len(labels)
+    return {"dense_0.kernel": inputs.T @ (error @ head.T * (hidden > 0)), "head.kernel": hidden.T @ error}
+
+
+def numbers(named):
+    """In float64."""
+    return {name: np.asarray(leaf, np.float64) for name, leaf in named.items()}
+
+
+def asked(task):
+    """A question about rows of a task."""
+    return {
+        "inputs": STREAM.source.train["inputs"][:9],
+        "weights": np.ones(9, np.float32),
+        "task": np.full(9, task, np.int32),
+        "experience": np.full(9, task, np.int32),
+        "classes": np.broadcast_to(np.asarray(STREAM.origins.classes)[task], (9, 6)),
+    }
+
+
+class Whole:
+    """A stream under AdamW with decay, on a network with BatchNorm.
+
+    `states` are those before the stream and after each experience, `answers[t][task]` the logits after experience t.
+    """
+
+    def __init__(self, method):
+        model, tx = testing.standard_model(), optax.adamw(1e-2, weight_decay=0.1)
+        self.learner = learner_of(method, model=model, optimizer=tx, stream=STREAM)
+        self.data = core.to_device(STREAM)
+        self._compiled = [jax.jit(getattr(self.learner, name)) for name in ("begin", "chunk", "end", "predict")]
+        self.states, self.answers = [core.start(self.learner)], []
+        for t in range(3):
+            self.states.append(self.experience(self.states[-1], t))
+            self.answers.append([self.answer(self.states[-1], asked(task)) for task in range(3)])
+
+    def experience(self, state, t):
+        """The state after one more."""
+        begin, chunk, end, _ = self._compiled
+        return end(chunk(begin(state, self.data, t), self.data, t, 0, self.learner.spec.steps[t])[0], self.data, t)
+
+    def answer(self, state, batch):
+        """Logits."""
+        return np.asarray(self._compiled[3](state, self.data, 2, batch).logits)
