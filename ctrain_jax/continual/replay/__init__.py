@@ -8,6 +8,7 @@ from ctrain_jax.continual.replay._er import ErState, er
 from ctrain_jax.continual.replay._er_ace import ErAceState, er_ace
 from ctrain_jax.continual.replay._gdumb import GdumbState, gdumb
 from ctrain_jax.continual.replay._generative_replay import GenerativeReplayState, generative_replay
+from ctrain_jax.continual.replay._gss import GssState, gss
 from ctrain_jax.continual.replay._hpcr import HpcrState, hpcr
 from ctrain_jax.continual.replay._icarl import IcarlState, icarl
 from ctrain_jax.continual.replay._lucir import LucirState, lucir
@@ -27,6 +28,7 @@ __all__ = [
     "ErState",
     "GdumbState",
     "GenerativeReplayState",
+    "GssState",
     "HpcrState",
     "IcarlState",
     "LucirState",
@@ -44,6 +46,7 @@ __all__ = [
     "er_ace",
     "gdumb",
     "generative_replay",
+    "gss",
     "hpcr",
     "icarl",
     "lucir",
