@@ -43,7 +43,7 @@ from ctrain_jax.continual.replay import (
     uer,
     wa,
 )
-from ctrain_jax.continual.representation import fetril, gacil, lingocl, nmc, prd
+from ctrain_jax.continual.representation import fetril, gacil, lingocl, nmc, prd, slca
 
 __all__ = [
     "adaptive_ema",
@@ -86,6 +86,7 @@ __all__ = [
     "scr",
     "si",
     "supsup",
+    "slca",
     "three_way",
     "uer",
     "wa",

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from ctrain_jax.core import Model, Problem
-from ctrain_jax.ops import unit
+from ctrain_jax.ops import LinearHead, unit
 
 
 def head_kernel(params: Any, who: str) -> jax.Array:
@@ -29,6 +29,12 @@ def head_kernel(params: Any, who: str) -> jax.Array:
 def with_head_kernel(params: Any, kernel: jax.Array) -> optax.Params:
     """The parameters with another kernel of the last layer."""
     return {**params, "head": {**params["head"], "kernel": kernel}}
+
+
+def linear_head(params: Any, who: str) -> LinearHead:
+    """The last layer [D, C], of bias 0 where it has none; raises as `head_kernel`."""
+    kernel = head_kernel(params, who)
+    return LinearHead(kernel, params["head"].get("bias", jnp.zeros(kernel.shape[-1], kernel.dtype)))
 
 
 def body(params: Any) -> Any:

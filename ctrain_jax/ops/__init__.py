@@ -4,6 +4,7 @@ from ctrain_jax.ops._augment import color_jitter, random_crop, random_flip
 from ctrain_jax.ops._bilinear import bilinear
 from ctrain_jax.ops._buffers import Buffer, BufferState, class_balanced, greedy_balanced, reservoir, ring, wait_for
 from ctrain_jax.ops._checks import check_choice, check_fraction, check_non_negative, check_positive, check_size
+from ctrain_jax.ops._class_gaussians import ClassGaussians, add_to_gaussians, class_gaussians, gaussian_sampler
 from ctrain_jax.ops._exemplars import Exemplars, ExemplarState, exemplars, holds
 from ctrain_jax.ops._fisher import absolute_gradients, fisher_diagonal
 from ctrain_jax.ops._herding import herding
@@ -19,11 +20,13 @@ from ctrain_jax.ops._targets import hierarchical_targets, simplex_targets, unit
 __all__ = [
     "Buffer",
     "BufferState",
+    "ClassGaussians",
     "ExemplarState",
     "Exemplars",
     "LinearHead",
     "Memory",
     "absolute_gradients",
+    "add_to_gaussians",
     "append_rows",
     "bilinear",
     "check_choice",
@@ -32,11 +35,13 @@ __all__ = [
     "check_positive",
     "check_size",
     "class_balanced",
+    "class_gaussians",
     "color_jitter",
     "cutmix",
     "exemplars",
     "fisher_diagonal",
     "fit_head",
+    "gaussian_sampler",
     "greedy_balanced",
     "herding",
     "hierarchical_targets",

@@ -101,6 +101,10 @@ METHODS = {
     ],
     "si": [lambda: continual.si(1.0)],
     "supsup": [lambda: continual.supsup(3, density=0.3)],
+    "slca": [
+        lambda: continual.slca(0.1, steps=5, samples=4),
+        lambda: continual.slca(steps=5, samples=2, covariance="diagonal"),
+    ],
     "three_way": [lambda: continual.three_way(24, ratios=(2.0, 1.0, 1.0))],
     "uer": [lambda: continual.uer(20), lambda: continual.uer(20, policy="class_balanced", batch_size=12)],
     "wa": [lambda: continual.wa(4)],

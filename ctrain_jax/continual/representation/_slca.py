@@ -1,0 +1,155 @@
+"""SLCA: a network that learns slowly, and a head aligned on samples of all classes.
+
+Zhang, Wang, Kang, Chen and Wei, "SLCA: Slow Learner with Classifier Alignment for Continual Learning on a Pre-trained
+Model", ICCV 2023, arXiv 2303.05118; extended as SLCA++, arXiv 2408.08295, of which a diagonal covariance is here alone.
+Opened: models/slca.py, models/base.py and convs/linears.py of GengDavid/SLCA; the papers were not. Where we differ: the
+rates are a scale of what the learner's optimizer does; logits are divided by their length over all classes seen, where
+the code takes the mean of lengths by experience; a step of the alignment has as many samples of each class, where the
+code shuffles 256 of each; means of old classes are not shrunk (by a tenth at most in the code).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ctrain_jax.continual._classes import told_apart
+from ctrain_jax.continual._head import linear_head
+from ctrain_jax.core import Method, after, mask_logits
+from ctrain_jax.losses import normalized_cross_entropy
+from ctrain_jax.ops import (
+    ClassGaussians,
+    LinearHead,
+    add_to_gaussians,
+    check_choice,
+    check_non_negative,
+    check_positive,
+    check_size,
+    class_gaussians,
+    fit_head,
+    gaussian_sampler,
+)
+
+
+class SlcaState(NamedTuple):
+    """How slow, how aligned, and the classes so far."""
+
+    scale: jax.Array  # float32 []
+    temperature: jax.Array  # float32 []
+    learning_rate: jax.Array  # float32 []
+    gaussians: ClassGaussians  # of the features of each class when it was learned
+    head: LinearHead  # the aligned one, which answers
+
+
+def slca(
+    scale: float = 0.01,
+    *,
+    steps: int = 160,
+    samples: int = 8,
+    temperature: float = 0.1,
+    learning_rate: float = 0.01,
+    covariance: str = "full",
+) -> Method:
+    r"""Train all but the head slowly; then align a head on samples of a Gaussian for each class.
+
+    The update of every parameter under the layer `head` is `scale` times that of the optimizer. A row is told apart
+    from the classes of its experience alone, and columns of the head that belong to other classes stay as they are.
+
+    When an experience is over, mean and covariance of the features of its classes are kept. From the second one on a
+    copy of the head takes steps of SGD (momentum 0.9, decay 5e-4, a cosine) on features
+    :math:`\phi \sim N(\mu_c, \Sigma_c)` of all classes seen, down
+
+    .. math:: -\log \mathrm{softmax}\left(\frac{z}{\tau \|z\|_2}\right)_c, \quad z = W^\top \phi + b
+
+    and answers, over the classes seen, until the next experience is over. The network never changes by it: the next
+    alignment starts from the head that training left. A class that comes again is measured anew.
+
+    Args:
+      scale: of updates under the head. 0.01 of the paper: 1e-4 by SGD, and 0.01 of the head.
+      steps: of an alignment. The paper draws 256 features of each class 5 times; so do 160 steps of 8. 0: no alignment,
+        the slow learner alone.
+      samples: of each class in a step.
+      temperature: :math:`\tau`.
+      learning_rate: of the alignment.
+      covariance: "full", or "diagonal" for less memory.
+
+    Returns:
+      The method; methods that append rows come before it in a chain.
+
+    Raises:
+      ValueError: a negative `scale`; `steps` below 0, `samples` below 1; a `temperature` or `learning_rate` of 0 or
+        below; an unknown `covariance`; when the learner is started: no layer `head` with a kernel.
+
+    Example:
+      >>> slca(covariance="diagonal").needs
+      ('boundaries', 'labels', 'features')
+    """
+    check_non_negative("scale", scale)
+    if steps != 0:
+        check_size("steps", steps)
+    check_size("samples", samples)
+    check_positive("temperature", temperature)
+    check_positive("learning_rate", learning_rate)
+    check_choice("covariance", covariance, ("full", "diagonal"))
+
+    def init(rng, params, ctx):
+        head = jax.tree.map(lambda x: jnp.zeros(x.shape), linear_head(params, "slca"))
+        width, classes = head.kernel.shape
+        numbers = jnp.asarray(scale, jnp.float32), jnp.asarray(temperature, jnp.float32)
+        rate = jnp.asarray(learning_rate, jnp.float32)
+        return SlcaState(*numbers, rate, class_gaussians(classes, width, covariance), head)
+
+    def augment(s, batch, ctx):
+        return told_apart(batch, ctx.experience.classes, ctx)
+
+    def slow(updates, state, params=None, **extra):
+        s, classes = extra["method_state"], extra["ctx"].experience.classes
+        # Momentum and weight decay would move columns that have no gradient.
+        head = jax.tree.map(lambda u: jnp.where(classes, u, 0), updates["head"])
+        return jax.tree.map(lambda u: (s.scale * u).astype(u.dtype), updates) | {"head": head}, state
+
+    def end(s, ts, ctx):
+        def add(found, batch, b):
+            features = ctx.forward(ts.params, batch["inputs"], task=batch["task"])[0].features
+            return add_to_gaussians(found, features, batch["labels"], batch["weights"])
+
+        found = ctx.scan(add, jax.tree.map(jnp.zeros_like, s.gaussians), size=256)
+
+        def newest(new, old):
+            return jnp.where((found.counts > 0).reshape(-1, *(1,) * (new.ndim - 1)), new, old)
+
+        gaussians = jax.tree.map(newest, found, s.gaussians)
+        seen, key, sampler = gaussians.counts > 0, ctx.rng, gaussian_sampler(gaussians)
+        labels = jnp.repeat(jnp.arange(len(seen)), samples)
+
+        def draw(i):
+            drawn = sampler(jax.random.fold_in(key, i), samples)
+            return drawn.reshape(len(labels), -1), labels
+
+        def loss(logits, labels):
+            # Of a class never seen a finite number, times 0; steps are as long with few classes as with all.
+            where = seen | jax.nn.one_hot(labels, len(seen), dtype=bool)
+            return seen[labels] / seen.mean() * normalized_cross_entropy(logits, labels, s.temperature, where)
+
+        rate = optax.cosine_decay_schedule(s.learning_rate, max(steps, 1))
+        tx = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(rate, 0.9))
+        trained = jax.tree.map(lambda x: x.astype(jnp.float32), linear_head(ts.params, "slca"))
+        aligned = fit_head(trained, draw, loss, tx, steps)
+        head = jax.tree.map(lambda a, b: jnp.where(ctx.experience.index > 0, a, b), aligned, trained)
+        return s._replace(gaussians=gaussians, head=head), ts
+
+    def predict(s, ctx):
+        seen = s.gaussians.counts > 0
+        logits = mask_logits(s.head(ctx.outputs.features), seen)
+        return ctx.outputs._replace(logits=jnp.where(jnp.any(seen), logits, ctx.outputs.logits))
+
+    return Method(
+        "slca",
+        init=init,
+        augment=augment,
+        end=end,
+        predict=predict,
+        optimizer=after(optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), slow)),
+        needs=("boundaries", "labels", "features"),
+    )
