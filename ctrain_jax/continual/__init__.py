@@ -20,6 +20,7 @@ from ctrain_jax.continual.regularization import (
     local_loss,
     lwf,
     mas,
+    ovor,
     rwalk,
     si,
 )
@@ -80,6 +81,7 @@ __all__ = [
     "pcr",
     "prd",
     "osf",
+    "ovor",
     "refresh",
     "reinitialize",
     "rwalk",

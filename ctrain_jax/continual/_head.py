@@ -37,6 +37,11 @@ def linear_head(params: Any, who: str) -> LinearHead:
     return LinearHead(kernel, params["head"].get("bias", jnp.zeros(kernel.shape[-1], kernel.dtype)))
 
 
+def with_linear_head(params: Any, head: LinearHead) -> optax.Params:
+    """The parameters with another last layer, in its dtype; a bias where it had one."""
+    return {**params, "head": {name: getattr(head, name).astype(old.dtype) for name, old in params["head"].items()}}
+
+
 def body(params: Any) -> Any:
     """What features depend on: all but the last layer, where that is called `head`."""
     return {name: leaf for name, leaf in params.items() if name != "head"} if isinstance(params, dict) else params

@@ -10,6 +10,7 @@ from ctrain_jax.continual.regularization._l2_anchor import L2AnchorState, l2_anc
 from ctrain_jax.continual.regularization._local_loss import local_loss
 from ctrain_jax.continual.regularization._lwf import LwfState, lwf
 from ctrain_jax.continual.regularization._mas import MasState, mas
+from ctrain_jax.continual.regularization._ovor import OvorState, ovor
 from ctrain_jax.continual.regularization._rwalk import RwalkState, rwalk
 from ctrain_jax.continual.regularization._si import SiState, si
 
@@ -20,6 +21,7 @@ __all__ = [
     "L2AnchorState",
     "LwfState",
     "MasState",
+    "OvorState",
     "RwalkState",
     "SiState",
     "binary_variational",
@@ -29,6 +31,7 @@ __all__ = [
     "local_loss",
     "lwf",
     "mas",
+    "ovor",
     "rwalk",
     "si",
 ]

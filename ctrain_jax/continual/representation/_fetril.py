@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ctrain_jax.continual._collect import collect
 from ctrain_jax.core import Method, mask_logits
 from ctrain_jax.ops import LinearHead, check_positive, check_size, fit_head, unit
 
@@ -70,17 +71,8 @@ def fetril(*, steps: int = 500, learning_rate: float = 0.05, batch_size: int = 1
         return s, ts._replace(params=params, model_state=model_state)
 
     def end(s, ts, ctx):
-        classes, width = s.means.shape
-
-        def collect(carry, batch, b):
-            features, labels = carry
-            found = ctx.forward(ts.params, batch["inputs"], task=batch["task"])[0].features
-            at = batch["position"]
-            return features.at[at].set(found.astype(jnp.float32)), labels.at[at].set(batch["labels"])
-
-        rows = ctx.spec.max_rows
-        start = (jnp.zeros((rows, width)), jnp.full(rows, classes, jnp.int32))
-        features, labels = ctx.scan(collect, start, size=256)
+        classes = len(s.means)
+        features, labels = collect(ctx, ts)
         # Class C holds what is beyond the experience.
         number = jnp.bincount(labels, length=classes + 1)
         arriving = number[:classes].astype(jnp.float32)
