@@ -70,7 +70,8 @@ METHODS = {
     "gpm": [lambda: continual.gpm(0.9, rows=40), lambda: continual.gpm(0.5, max_rank=10, train="head")],
     "generative_replay": [lambda: continual.generative_replay(latent=3, hidden=(8,), learning_rate=0.1)],
     "hlop": [lambda: continual.hlop(3, lr=0.1), lambda: continual.hlop(2, iterations=2, train="head")],
-    "gss": [lambda: continual.gss(20, compare=4), lambda: continual.gss(12, batch_size=5)],
+    # full after the pause of the check, so that both the rows held and their scores matter
+    "gss": [lambda: continual.gss(180, compare=4, batch_size=5)],
     "hpcr": [lambda: continual.hpcr(20), lambda: continual.hpcr(20, samples=True, batch_size=12, policy="ring")],
     "icarl": [lambda: continual.icarl(4, temperature=2.0)],
     "l2_anchor": [lambda: continual.l2_anchor(1.0)],
