@@ -13,17 +13,17 @@ STREAM, MODEL = testing.standard_stream(), testing.standard_model()
 
 
 def test_scores_are_the_largest_cosines_of_gradients():
-    """The memory holds one row, so that the rows which are compared are known."""
-    learner = core.make_learner(MODEL, continual.gss(30, compare=3), optax.sgd(0.1), STREAM, batch_size=4)
+    """The memory holds as many rows as are compared, so that it is known which."""
+    learner = core.make_learner(MODEL, continual.gss(30, compare=2), optax.sgd(0.1), STREAM, batch_size=4)
     data = core.to_device(STREAM)
     state = learner.begin(core.start(learner), data, 0)
     held = state.method_state["gss"].buffer
-    first = int(STREAM.experiences["train"].rows[0, 0])
-    records = held.records | {"row": held.records["row"].at[0].set(first)}
-    method_state = {"gss": GssState(held._replace(records=records, seen=jnp.int32(1)), jnp.zeros(30))}
+    two = np.asarray(STREAM.experiences["train"].rows[0, :2])
+    records = held.records | {"row": held.records["row"].at[:2].set(two)}
+    method_state = {"gss": GssState(held._replace(records=records, seen=jnp.int32(2)), jnp.zeros(30))}
     after, _ = learner.step(state._replace(method_state=method_state), data, 0, 0)
     new = after.method_state["gss"]
-    assert int(new.buffer.seen) == 5
+    assert int(new.buffer.seen) == 6
     inputs, labels = (np.asarray(STREAM.source.train[name]) for name in ("inputs", "labels"))
     order = np.asarray(STREAM.origins.view[0])
 
@@ -37,10 +37,10 @@ def test_scores_are_the_largest_cosines_of_gradients():
         flat = np.concatenate([np.asarray(x, np.float64).ravel() for x in leaves])
         return flat / np.linalg.norm(flat)
 
-    taken = np.asarray(new.buffer.records["row"])[1:5]
-    expected = [1 + direction(row) @ direction(first) for row in taken]
-    np.testing.assert_allclose(new.scores[1:5], expected, atol=1e-5)
-    assert np.ptp(expected) > 0.1
+    taken = np.asarray(new.buffer.records["row"])[2:6]
+    cosines = np.asarray([[direction(row) @ direction(other) for other in two] for row in taken])
+    np.testing.assert_allclose(new.scores[2:6], 1 + cosines.max(1), atol=1e-5)
+    assert np.ptp(cosines, axis=1).min() > 0.01 and len(set(cosines.argmax(1))) == 2
 
 
 def full(scores):

@@ -87,8 +87,8 @@ def gss(size: int, *, compare: int = 10, batch_size: int | None = None) -> Metho
             directions(ctx.incoming),
             directions(ctx.fetch(records) | {"weights": weights}),
         )
-        alike = jnp.where(weights > 0, sum(jax.tree.leaves(products)), -1)
-        score = 1 + jnp.where(weights.sum() > 0, alike.max(-1), 0)
+        alike = sum(jax.tree.leaves(products)).max(-1)
+        score = 1 + jnp.where(weights.sum() > 0, alike, 0)
         return _taken(s, choosing, ctx.incoming, score, wait_for(ctx.incoming["weights"] > 0, ts.params)), ts
 
     return Method("gss", init=init, augment=augment, update=update, needs=("labels",))
