@@ -87,7 +87,7 @@ def gss(size: int, *, compare: int = 10, batch_size: int | None = None) -> Metho
             directions(ctx.incoming),
             directions(ctx.fetch(records) | {"weights": weights}),
         )
-        alike = sum(jax.tree.leaves(products)).max(-1)
+        alike = jnp.stack(jax.tree.leaves(products)).sum(0).max(-1)
         score = 1 + jnp.where(weights.sum() > 0, alike, 0)
         return _taken(s, choosing, ctx.incoming, score, wait_for(ctx.incoming["weights"] > 0, ts.params)), ts
 
