@@ -27,6 +27,25 @@ def test_the_divergence_is_that_of_all_states():
     assert np.isfinite(kl(jnp.float32(200.0), jnp.float32(-200.0)))
 
 
+def test_fields_of_16_bits_keep_their_type_and_the_divergence_its_digits():
+    inner = core.from_linen(models.MLP(6, hidden=()))
+
+    def init(rng, inputs):
+        made = inner.init(rng, inputs)
+        return made._replace(params=jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), made.params))
+
+    learner = short_learner(continual.binary_variational(), model=core.Model(init, inner.apply))
+    state = jax.eval_shape(learner.end, core.start(learner), core.to_device(learner.stream), 0)
+    assert state.method_state["binary_variational"].prior["head"]["kernel"].dtype == jnp.bfloat16
+    prior = jnp.asarray(RNG.normal(size=1000), jnp.bfloat16)
+    theta = prior + jnp.asarray(0.02 * RNG.normal(size=1000), jnp.bfloat16)
+    new, old = np.float64(theta), np.float64(prior)
+    expected = np.sum((new - old) * np.tanh(new) - np.log(np.cosh(new) / np.cosh(old)))
+    value, grad = jax.value_and_grad(kl)(theta, prior)
+    np.testing.assert_allclose(value, expected, rtol=1e-3)
+    np.testing.assert_allclose(np.float64(grad), (new - old) * (1 - np.tanh(new) ** 2), atol=1e-3)
+
+
 def test_what_a_unit_sums_up_has_the_moments_of_drawn_weights():
     theta, x = RNG.normal(size=(100, 2)), RNG.normal(size=(3, 100))
     drawn = np.where(RNG.random((20000, 100, 2)) < (1 + np.tanh(theta)) / 2, 1, -1)
@@ -67,11 +86,21 @@ def test_the_mean_network_answers_and_training_draws():
     params["head"]["bias"] += 1.0
     hidden = np.maximum(x @ np.tanh(params["dense_0"]["kernel"]) / math.sqrt(12), 0)
     expected = hidden @ np.tanh(params["head"]["kernel"]) / 4
-    answer = model.apply(variables._replace(params=params), x)[0].logits
+    answer = model.apply(variables._replace(params=params), x, rng=jax.random.key(0))[0].logits
     np.testing.assert_allclose(answer, expected, atol=1e-5)
     draws = [model.apply(variables, x, train=True, rng=jax.random.key(k))[0].logits for k in (0, 0, 1)]
     np.testing.assert_array_equal(draws[0], draws[1])
     assert np.abs(draws[0] - draws[2]).max() > 0.1
+
+
+def test_each_row_has_a_draw_of_its_own():
+    model = continual.binary_variational().model(core.from_linen(models.MLP(6, hidden=())))
+    x = RNG.normal(size=12).astype(np.float32)
+    variables = model.init(jax.random.key(0), x[None])
+    rows = model.apply(variables, np.tile(x, (5000, 1)), train=True, rng=jax.random.key(0))[0].logits
+    mean, deviation = moments(variables.params["head"]["kernel"], x)
+    np.testing.assert_allclose(rows.mean(0), mean, atol=0.06)
+    np.testing.assert_allclose(rows.std(0), deviation, rtol=0.06)
 
 
 class Convolution(nn.Module):
@@ -81,8 +110,20 @@ class Convolution(nn.Module):
         return nn.Dense(6, name="head")(x.reshape(x.shape[0], -1))
 
 
+class Stacked(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        def block(layer, x, _):
+            return nn.relu(layer(x)), None
+
+        scan = nn.scan(block, variable_axes={"params": 0}, split_rngs={"params": True}, length=3)
+        return nn.Dense(6, name="head")(scan(nn.Dense(12, name="blocks"), x, None)[0])
+
+
 def test_what_it_refuses():
     with pytest.raises(ValueError, match="weight must be 0 or above"):
         continual.binary_variational(-1.0)
     with pytest.raises(ValueError, match="kernels of Dense layers of linen models, got conv.kernel"):
         short_learner(continual.binary_variational(), model=core.from_linen(Convolution()))
+    with pytest.raises(ValueError, match="kernels of Dense layers of linen models, got blocks.kernel"):
+        short_learner(continual.binary_variational(), model=core.from_linen(Stacked()))

@@ -86,7 +86,7 @@ def binary_variational(weight: float = 1.0) -> Method:
 
     def init(rng, params, ctx):
         def flat(path, leaf):
-            return jnp.zeros(leaf.shape if _is_kernel(_name(path)) else (0,))
+            return jnp.zeros(leaf.shape if _is_kernel(_name(path)) else (0,), leaf.dtype)
 
         return BinaryVariationalState(jnp.float32(weight), jax.tree_util.tree_map_with_path(flat, params))
 
@@ -103,6 +103,8 @@ def binary_variational(weight: float = 1.0) -> Method:
 
 def kl(theta: jax.Array, prior: jax.Array) -> jax.Array:
     """The divergence of weights with fields `theta` from weights with fields `prior`, summed over them."""
+    # What is left of these differences in bfloat16 is mostly rounding.
+    theta, prior = (x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in (theta, prior))
     return jnp.sum((theta - prior) * jnp.tanh(theta) - _log_cosh(theta) + _log_cosh(prior))
 
 
@@ -124,6 +126,9 @@ def _fields(inner: Model, variables: Variables, inputs: jax.Array, noise: jax.Ar
     def sum_up(next_call, args, kwargs, context):
         name = ".".join((*context.module.path, "kernel"))
         if context.method_name != "__call__" or not isinstance(context.module, nn.Dense) or name not in kernels:
+            return next_call(*args, **kwargs)
+        # A kernel that a lifted layer (nn.scan) stacks has an axis that the call does not see.
+        if kernels[name].ndim != 2:
             return next_call(*args, **kwargs)
         calls.append(name)
         seen.add(name)
