@@ -1,5 +1,7 @@
 """The slow copy against the equations in numpy, its limit, and who answers."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -114,6 +116,30 @@ def test_the_slow_copy_answers(steps):
     )
     np.testing.assert_allclose(answer, slow, rtol=1e-5, atol=1e-6)
     assert np.abs(answer - fast).max() > 1e-2
+
+
+def test_small_steps_of_weights_of_16_bits_add_up_and_the_answer_is_theirs():
+    method, half = continual.adaptive_ema(lam=np.inf, base=0.01), jnp.full(3, 1.2, jnp.bfloat16)
+    state = method.init(None, {"w": jnp.ones(3, jnp.bfloat16)}, SimpleNamespace(model_state=()))
+    ctx = SimpleNamespace(params={"w": half}, grads={"w": half})
+    for _ in range(50):
+        state = method.update(state, SimpleNamespace(model_state=()), ctx)[0]
+    expected = 1 + (np.float64(half) - 1) * (1 - 0.99**50)
+    np.testing.assert_allclose(state.average["w"], expected, rtol=1e-5)
+    asked = SimpleNamespace(
+        params={"w": half}, model_state=(), batch={"inputs": None}, forward=lambda params, *_, **__: (params, ())
+    )
+    assert method.predict(state, asked)["w"].dtype == jnp.bfloat16
+
+
+def test_a_network_may_have_more_parameters_than_32_bits_count():
+    method, edge = continual.adaptive_ema(), SimpleNamespace(model_state=())
+
+    def step(w):
+        state = method.init(None, {"w": w}, edge)
+        return method.update(state, edge, SimpleNamespace(params={"w": w}, grads={"w": w}))[0]
+
+    jax.eval_shape(step, jax.ShapeDtypeStruct((3, 2**30), jnp.float32))
 
 
 def test_what_it_refuses():

@@ -24,8 +24,8 @@ class AdaptiveEmaState(NamedTuple):
 
     lam: jax.Array  # float32 []
     base: jax.Array  # float32 []
-    average: optax.Params  # like params: the weights that answer
-    model_state: PyTree  # like model_state, of the weights that answer
+    average: optax.Params  # like params, float32 at least: the weights that answer
+    model_state: PyTree  # like model_state, floats float32 at least: of the weights that answer
     grads: optax.Updates  # like params: of the step before
     params: optax.Params | tuple[()]  # like params: of the step before; () for "norms"
 
@@ -100,8 +100,8 @@ def adaptive_ema(rule: str = "norms", *, lam: float = 1.0, base: float = 0.01, p
     def init(rng, params, ctx):
         return AdaptiveEmaState(
             *map(jnp.float32, (lam, base)),
-            average=params,
-            model_state=ctx.model_state,
+            average=_wide(params),
+            model_state=_wide(ctx.model_state),
             grads=jax.tree.map(jnp.zeros_like, params),
             params=params if rule == "quadratic" else (),
         )
@@ -114,7 +114,8 @@ def adaptive_ema(rule: str = "norms", *, lam: float = 1.0, base: float = 0.01, p
             found = jax.tree.map(lambda _: whole, found)
         parts = jax.tree.map(lambda x: alpha(s, x), found)
         average = jax.tree.map(_mix, parts, s.average, ctx.params)
-        sizes = jax.tree.map(jnp.size, ctx.params)
+        # Floats: large networks have more parameters than 32 bits count.
+        sizes = jax.tree.map(lambda leaf: float(leaf.size), ctx.params)
         weighted, total = jax.tree.map(jnp.multiply, parts, sizes), sum(jax.tree.leaves(sizes))
         mean = jnp.asarray(optax.tree.sum(weighted)) / total
         # The statistics of this step's forward pass belong to ctx.params.
@@ -123,13 +124,24 @@ def adaptive_ema(rule: str = "norms", *, lam: float = 1.0, base: float = 0.01, p
         return s._replace(average=average, model_state=model_state, grads=ctx.grads, params=params), ts
 
     def predict(s, ctx):
-        batch = ctx.batch
-        return ctx.forward(s.average, batch["inputs"], model_state=s.model_state, task=batch.get("task"))[0]
+        batch, params, model_state = ctx.batch, _like(s.average, ctx.params), _like(s.model_state, ctx.model_state)
+        return ctx.forward(params, batch["inputs"], model_state=model_state, task=batch.get("task"))[0]
 
     return Method("adaptive_ema", init=init, update=update, predict=predict)
 
 
 def _mix(part: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
-    if not jnp.issubdtype(new.dtype, jnp.floating):
-        return new
-    return (old + part * (new - old)).astype(new.dtype)
+    return (old + part * (new - old)).astype(old.dtype) if _is_float(new) else new
+
+
+def _wide(tree: PyTree) -> PyTree:
+    """Floats of 32 bits at least: with fewer, the small steps of an average are lost to rounding."""
+    return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)) if _is_float(x) else x, tree)
+
+
+def _like(wide: PyTree, tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda x, y: x.astype(y.dtype) if _is_float(y) else x, wide, tree)
+
+
+def _is_float(x: jax.Array) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.floating)
