@@ -122,7 +122,7 @@ WRONG = {
     "no labels in the loss": (lambda: run(stream=split()._replace(labels=False)), ValueError, "The stream hides labels, which the usual loss needs: give make_learner a problem"),
     "a need that nobody knows": (lambda: make(core.Method("oracle", needs=("future",))), ValueError, "oracle needs future: choose from task, boundaries, labels, features."),
     "no head": (lambda: start(continual.lucir(2), model=module(nn.Sequential([nn.Dense(4)]))), ValueError, "lucir expects the last layer as params['head'] with a kernel [D, C], got layers_0: name it 'head'."),
-    "no kernel": (lambda: start(continual.gpm(), model=MATRIX), ValueError, "gpm protects kernels of Dense and two-dimensional Conv layers of linen models, got no kernel: use a model of such layers, or name other kernels in train."),
+    "no kernel": (lambda: start(continual.gpm(), model=MATRIX), ValueError, "gpm protects kernels of Dense and two-dimensional Conv layers of linen models, outside of nn.remat and nn.scan, got no kernel: use a model of such layers, or name other kernels in train."),
     "no attention": (lambda: peft.prefix(2)(module(Bare())).init(jax.random.key(0), X), ValueError, "prefix reaches flax.linen.MultiHeadDotProductAttention, and the model calls none: use a transformer such as models.ViT."),
     "a slot for some classes": (lambda: start(continual.gdumb(3, epochs=1)), ValueError, "greedy_balanced needs a slot for each class, got capacity=3 for num_classes=4: give a capacity of at least 4."),
     "less candidates than rows": (lambda: start(continual.mir(8, lr=0.1, candidates=2)), ValueError, "mir expects at least as many candidates as rows to replay, got candidates=2 for 4 rows: give more candidates, or a smaller batch_size."),

@@ -104,6 +104,15 @@ def test_quadratic_chooses_the_least_of_loss_and_distance_on_a_grid(lam):
     assert sum(0.05 < beta < 0.95 for beta in chosen) >= 3
 
 
+def test_where_the_loss_bends_down_base_decides():
+    method, edge = continual.adaptive_ema("quadratic", base=0.25), SimpleNamespace(model_state=())
+    state = method.init(None, {"w": jnp.zeros(2)}, edge)
+    for params, grads in ((0.0, 0.0), (1.0, -5.0)):
+        ctx = SimpleNamespace(params={"w": jnp.full(2, params)}, grads={"w": jnp.full(2, grads)})
+        state = method.update(state, edge, ctx)[0]
+    np.testing.assert_array_equal(state.average["w"], 0.25)
+
+
 def test_the_slow_copy_answers(steps):
     learner, state = short_learner(core.chain(*METHODS.values())), steps[-1][-1]
     data = core.to_device(learner.stream)

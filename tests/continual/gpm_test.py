@@ -129,7 +129,7 @@ def test_what_it_refuses():
         lambda v, x, **options: (core.Outputs(x @ v.params["kernel"]), ()),
     )
     for model, method, match in (
-        (by_hand, continual.gpm(), "of linen models, got kernel: use a model"),
+        (by_hand, continual.gpm(), "of linen models, outside of nn.remat and nn.scan, got kernel: use a model"),
         (core.from_linen(Grouped()), continual.gpm(), "got grouped.kernel: use a model of such layers"),
         (testing.standard_model(), continual.gpm(train="Dense|head"), "got no kernel"),
         (testing.standard_model(), continual.gpm(train="heads"), "train='heads' finds no parameter"),

@@ -1,5 +1,7 @@
 """HLOP against Oja's rule in numpy, the subspace that it finds, and the promise: what old inputs see does not move."""
 
+from types import SimpleNamespace
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import pytest
 
 from ctrain_jax import continual, core, streams, testing
 from ctrain_jax.continual.optimization._hlop import oja
+from ctrain_jax.ops import permute_index
 from tests.short import short_learner
 
 
@@ -28,6 +31,54 @@ def test_rows_move_as_in_numpy_and_padding_counts_for_nothing():
     assert clipped > 0
     np.testing.assert_allclose(found[0], new, atol=1e-5)
     np.testing.assert_allclose(found[1], speed, atol=1e-5)
+
+
+class Patches(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Conv(2, (2, 2), padding="VALID", name="conv")(x)
+        return nn.Dense(6, name="head")(x.reshape(x.shape[0], -1))
+
+
+def test_an_experience_as_in_numpy_by_patches_in_random_order_without_padding():
+    x = np.random.default_rng(0).normal(size=(6, 3, 3, 1)).astype(np.float32)
+    model = core.from_linen(Patches())
+    variables = model.init(jax.random.key(0), x)
+    batches = [([0, 1, 2, 3], [1.0, 1.0, 1.0, 1.0]), ([4, 5, 0, 1], [1.0, 1.0, 0.0, 0.0])]
+
+    def scan(function, carry):
+        for b, (at, real) in enumerate(batches):
+            carry = function(carry, {"position": jnp.array(at), "weights": jnp.array(real)}, b)
+        return carry
+
+    def after(index, method, state=None):
+        ctx = SimpleNamespace(
+            rng=jax.random.key(index),
+            spec=SimpleNamespace(num_experiences=2, batch={"inputs": x}),
+            experience=SimpleNamespace(index=index, size=6, rows=np.arange(6), origin=np.zeros(6, np.int32)),
+            fetch=lambda record: {"inputs": jnp.asarray(x)[record["row"]], "task": None},
+            forward=lambda params, inputs, task: model.apply(variables._replace(params=params), inputs),
+            scan=scan,
+        )
+        state = method.init(None, variables.params, ctx) if state is None else state
+        return method.end(state, SimpleNamespace(params=variables.params), ctx)[0]
+
+    still = continual.hlop(2, lr=1e-9)
+    first = after(0, still)
+    rows = np.float64(first.bases["conv"]["kernel"])[:, :2]
+    patches = np.stack([x[:, i : i + 2, j : j + 2].reshape(6, 4) for i in (0, 1) for j in (0, 1)], axis=1)
+    order, speed = np.asarray(permute_index(jax.random.key(0), jnp.arange(6), 6)), 0.0
+    assert (order[:4] != np.arange(4)).any()
+    for some in (order[:4], order[4:]):
+        inputs = np.float64(patches[some].reshape(-1, 4))
+        for _ in range(5):
+            y = inputs @ rows
+            speed = 0.9 * speed + 0.1 * (inputs - y @ rows.T).T @ y / len(inputs)
+            rows = rows + 0.2 * speed
+    found = after(0, continual.hlop(2, lr=0.2)).bases["conv"]["kernel"]
+    np.testing.assert_allclose(found[:, :2], rows, atol=1e-5)
+    both = np.float64(after(1, still, first).bases["conv"]["kernel"])
+    np.testing.assert_allclose(both.T @ both, np.eye(4), atol=1e-5)
 
 
 class Line(nn.Module):
@@ -94,6 +145,12 @@ def two_columns():
     return streams.permuted(streams.arrays(*[inputs, np.arange(96) % 2] * 2), 3)
 
 
+class Inside(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        return nn.Dense(6, name="head")(nn.remat(nn.Dense)(12, name="inner")(x))
+
+
 def test_what_it_refuses():
     for arguments, match in (
         ({"rank": 0}, "rank expects a whole number of at least 1, got 0"),
@@ -105,3 +162,8 @@ def test_what_it_refuses():
             continual.hlop(**arguments)
     with pytest.raises(ValueError, match="hlop: train='heads' finds no parameter"):
         core.start(short_learner(continual.hlop(train="heads")))
+    for method in (continual.hlop(), continual.gpm()):
+        with pytest.raises(
+            ValueError, match=f"{method.name} protects.*outside of nn.remat and nn.scan, got inner.kernel"
+        ):
+            core.start(short_learner(method, model=core.from_linen(Inside())))

@@ -24,8 +24,9 @@ def empty_bases(who: str, params: PyTree, ctx: Context, columns: Callable[[int],
     unseen = [name for name in kept if name.split(".")[-1] == "kernel" and name not in inputs]
     if unseen or not any(name in inputs for name in kept):
         raise ValueError(
-            f"{who} protects kernels of Dense and two-dimensional Conv layers of linen models, got "
-            f"{', '.join(unseen) or 'no kernel'}: use a model of such layers, or name other kernels in train."
+            f"{who} protects kernels of Dense and two-dimensional Conv layers of linen models, outside of nn.remat and "
+            f"nn.scan, got {', '.join(unseen) or 'no kernel'}: use a model of such layers, or name other kernels in "
+            "train."
         )
 
     def basis(path, leaf):
@@ -68,12 +69,16 @@ def rows_at(ctx: Context, at: jax.Array) -> Batch:
 def layer_inputs(ctx: Context, params: PyTree, inputs: jax.Array, task: Any = None) -> dict[str, jax.Array]:
     """`{kernel: its inputs [n, d_in]}` of each Dense and Conv layer, in a forward pass; rows stay together."""
     import flax.linen as nn
+    from flax.core import tracers
 
+    outside = tracers.current_trace()
     found: dict[str, list[jax.Array]] = {}
 
     def watch(next_call, args, kwargs, context):
         layer = context.module
-        if context.method_name == "__call__" and isinstance(layer, nn.Dense | nn.Conv | Conv):
+        # What a layer inside of nn.remat or nn.scan is given does not outlive the call.
+        seen = context.method_name == "__call__" and tracers.current_trace() == outside
+        if seen and isinstance(layer, nn.Dense | nn.Conv | Conv):
             x = next(iter((*args, *kwargs.values())))
             name = ".".join((*layer.path, "kernel"))
             if isinstance(layer, nn.Dense):

@@ -41,19 +41,20 @@ def hlop(
     .. math:: y = x H^T, \qquad \hat x = y H, \qquad v \leftarrow m v + (1 - m) \frac{1}{n} y^T (x - \hat x), \qquad
               H \leftarrow H + \eta v
 
-    Oja's rule, to an orthonormal basis of the principal inputs that the old rows leave over. Every later update
-    :math:`u` of the optimizer becomes :math:`u - H^T H u`. All other parameters (biases, scales of a normalisation) are
-    frozen after the first experience. A step costs what it costs with `gpm`.
+    with entries of the mean cut at -10 and 10: Oja's rule, to an orthonormal basis of the principal inputs that the old
+    rows leave over. Every later update :math:`u` of the optimizer becomes :math:`u - H^T H u`. All other parameters
+    (biases, scales of a normalisation) are frozen after the first experience. A step costs what it costs with `gpm`.
 
     With the rows of all experiences a kernel would have no free direction left: it gets at most its equal share of them
-    in each. The rule's pace is :math:`\eta` times the energy of a direction, so a layer with inputs of another scale
-    wants another `lr`. Put `hlop` first in a chain, as `gpm`; for another `rank` in some layers, chain two of them,
-    each with `train` for what the other protects.
+    in each. The rule's pace is :math:`\eta` times the energy of a direction in a batch, so a layer with inputs of
+    another scale wants another `lr`, and so do batches of a few rows: with one too large, :math:`H` does not become
+    orthonormal, and the projection enlarges updates. Put `hlop` first in a chain, as `gpm`; for another `rank` in some
+    layers, chain two of them, each with `train` for what the other protects.
 
     Args:
-      rank: rows that each experience adds; 70 to 200 in the first and 70 falling to 10 in the later ones in the
-        authors' code for permuted MNIST. At most `d_in / T`, of T experiences, and at least 1.
-      lr: eta; 0.01 in the authors' code.
+      rank: rows that each experience adds; 80, 200 and 100 in the three layers in the first and 70 falling to 10 in the
+        later ones in the authors' code for permuted MNIST. At most `d_in / T`, of T experiences, and at least 1.
+      lr: eta; 0.01 in the authors' code, 0.001 for the pixels of permuted MNIST.
       momentum: m in [0, 1]; 0.9 there.
       iterations: moves for each batch; 5 there.
       train: pattern (`re.search`) of parameters that stay trained, by names like `head.kernel`; None for none.
