@@ -22,13 +22,19 @@ def masks_of(scores, density):
     return masks
 
 
-def gradients(kernels, inputs, labels, classes):
-    """Of the loss with respect to both kernels as the network sees them; biases are 0."""
+def gradients(kernels, inputs, labels, classes, biases=(0.0, 0.0)):
+    """Of the loss with respect to kernels and biases as the network sees them."""
     first, head = (kernels[name] for name in LAYERS)
-    hidden = np.maximum(inputs @ first, 0)
-    odds = np.where(classes, np.exp(hidden @ head), 0)
+    hidden = np.maximum(inputs @ first + biases[0], 0)
+    odds = np.where(classes, np.exp(hidden @ head + biases[1]), 0)
     error = (odds / odds.sum(1, keepdims=True) - np.eye(6)[labels]) / len(labels)
-    return {"dense_0.kernel": inputs.T @ (error @ head.T * (hidden > 0)), "head.kernel": hidden.T @ error}
+    below = error @ head.T * (hidden > 0)
+    return {
+        "dense_0.kernel": inputs.T @ below,
+        "dense_0.bias": below.sum(0),
+        "head.kernel": hidden.T @ error,
+        "head.bias": error.sum(0),
+    }
 
 
 def numbers(named):

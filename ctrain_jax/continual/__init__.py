@@ -1,6 +1,6 @@
 """Continual learning: methods that live through a stream."""
 
-from ctrain_jax.continual.architecture import dkvb, exssnet, supsup
+from ctrain_jax.continual.architecture import dkvb, exssnet, packnet, supsup
 from ctrain_jax.continual.optimization import (
     adaptive_ema,
     agem,
@@ -78,6 +78,7 @@ __all__ = [
     "mas",
     "mir",
     "nmc",
+    "packnet",
     "pcr",
     "prd",
     "osf",

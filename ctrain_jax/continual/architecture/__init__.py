@@ -2,6 +2,7 @@
 
 from ctrain_jax.continual.architecture._dkvb import dkvb
 from ctrain_jax.continual.architecture._exssnet import ExssnetState, exssnet
+from ctrain_jax.continual.architecture._packnet import PacknetState, packnet
 from ctrain_jax.continual.architecture._supsup import supsup
 
-__all__ = ["ExssnetState", "dkvb", "exssnet", "supsup"]
+__all__ = ["ExssnetState", "PacknetState", "dkvb", "exssnet", "packnet", "supsup"]

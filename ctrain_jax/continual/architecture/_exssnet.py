@@ -12,17 +12,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from ctrain_jax.continual.architecture._supermask import (
-    check_masks,
-    check_rows,
-    check_tasks,
-    keep_mask,
-    masked,
-    restart,
-    start_task,
-)
+from ctrain_jax.continual.architecture._supermask import check_masks, keep_mask, masked, start_task
+from ctrain_jax.continual.architecture._tasks import check_rows, check_tasks, only, progress, restart
 from ctrain_jax.core import Method, PyTree
 from ctrain_jax.ops import check_fraction
 
@@ -87,27 +79,17 @@ def exssnet(
     def begin(s, ts, ctx):
         return s, start_task(ts, ctx)
 
-    def gated(tx):
-        def update(updates, state, params=None, **extra):
-            ctx, owner = extra["ctx"], extra["method_state"].owner
-            finding = ctx.frozen["live"] >= 0
-
-            def own(tree):
-                scores = {name: jnp.where(finding, leaf, 0) for name, leaf in tree["scores"].items()}
-                here = {name: ~finding & (own == ctx.experience.task) for name, own in owner.items()}
-                return {"scores": scores, "weights": {k: jnp.where(here[k], v, 0) for k, v in tree["weights"].items()}}
-
-            # What stands still in a stage must not fill the moments of the next one either.
-            updates, state = tx.update(own(updates), state, params, **extra)
-            return own(updates), state
-
-        return optax.GradientTransformationExtraArgs(tx.init, update)
+    def moves(s, updates, ctx):
+        finding = ctx.frozen["live"] >= 0
+        return {
+            "scores": dict.fromkeys(updates["scores"], finding),
+            "weights": {name: ~finding & (own == ctx.experience.task) for name, own in s.owner.items()},
+        }
 
     def update(s, ts, ctx):
         check_rows("exssnet", ctx)
-        steps = jnp.asarray(ctx.spec.steps)
-        done = ts.step - (jnp.cumsum(steps) - steps)[ctx.experience.index]
-        finding = jnp.round(s.mask_share * steps[ctx.experience.index])
+        done, steps = progress(ts, ctx)
+        finding = jnp.round(s.mask_share * steps)
 
         def switch():
             new, fixed = fix(s, ts, ctx.experience.task)
@@ -126,6 +108,6 @@ def exssnet(
         update=update,
         end=end,
         model=model,
-        optimizer=gated,
+        optimizer=only(moves),
         needs=("task", "boundaries"),
     )

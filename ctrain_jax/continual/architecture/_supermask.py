@@ -8,7 +8,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ctrain_jax.core import Context, Model, Outputs, TrainState, Variables
+from ctrain_jax.continual.architecture._tasks import (
+    by_task,
+    check_count,
+    check_kernels,
+    copies,
+    name_of,
+    named,
+    restart,
+)
+from ctrain_jax.core import Context, Model, TrainState, Variables
 from ctrain_jax.ops import check_choice, check_fraction, check_positive, check_size, straight_through, top_k_mask
 
 Named = dict[str, jax.Array]
@@ -37,9 +46,11 @@ def masked(
     def model(inner):
         def init(rng, inputs):
             made = inner.init(rng, inputs)
-            named = {name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(made.params)}
-            kernels = {name: leaf for name, leaf in named.items() if re.search(match, name)}
-            _refuse(who, match, density, named, kernels)
+            everything = named(made.params)
+            kernels = {name: leaf for name, leaf in everything.items() if re.search(match, name)}
+            check_kernels(who, match, everything, kernels)
+            for name, leaf in kernels.items():
+                check_count(who, density, name, leaf, round(density * leaf.size))
             if weights == "signed":
                 kernels = {name: jnp.sign(leaf) * math.sqrt(2) * _bound(leaf) for name, leaf in kernels.items()}
             frozen = {
@@ -52,15 +63,10 @@ def masked(
             }
             params = {"scores": draw_scores(jax.random.fold_in(rng, 1), kernels)}
             (params if trained else frozen)["weights"] = kernels
-            states = jax.tree.map(lambda leaf: jnp.stack([leaf] * num_tasks), made.model_state)
-            return Variables(params, states, frozen)
+            return Variables(params, copies(made.model_state, num_tasks), frozen)
 
-        def apply(variables, inputs, *, train=False, rng=None, task=None):
-            if task is None:
-                raise ValueError(f"{who} needs the task of a batch: use a stream with task_known=True.")
+        def network(variables, own):
             params, frozen = variables.params, variables.frozen
-            tasks = jnp.asarray(task)
-            own = tasks.reshape(-1)[0]
 
             def learned():
                 return {
@@ -78,38 +84,11 @@ def masked(
                 name = name_of(path)
                 return held[name] * seen[name].astype(held[name].dtype) if name in held else leaf
 
-            network = jax.tree_util.tree_map_with_path(whole, frozen["network"], is_leaf=_cut)
-            state = jax.tree.map(lambda leaf: leaf[own], variables.model_state)
-            base = Variables(network, state, frozen["base"])
-            outputs, state = inner.apply(base, inputs, train=train, rng=rng, task=task)
-            if train:
-                new = jax.tree.map(lambda bank, leaf: bank.at[own].set(leaf), variables.model_state, state)
-            else:
-                new = variables.model_state
-            # One mask serves a whole batch: a row of another task is no number, not the answer of a wrong mask.
-            fits = (tasks == own) & (tasks >= 0) & (tasks < num_tasks)
-            return _only_where(fits, outputs), new
+            return jax.tree_util.tree_map_with_path(whole, frozen["network"], is_leaf=_cut)
 
-        return Model(init, apply)
+        return Model(init, by_task(who, num_tasks, inner, network))
 
     return model
-
-
-def check_tasks(who: str, num_tasks: int, ctx: Context) -> None:
-    """In `init`: a mask for each experience."""
-    if ctx.spec.num_experiences > num_tasks:
-        raise ValueError(
-            f"{who} has masks for {num_tasks} tasks, and the stream has {ctx.spec.num_experiences} experiences: give "
-            "num_tasks."
-        )
-
-
-def check_rows(who: str, ctx: Context) -> None:
-    """In `update`: nobody appended rows."""
-    if ctx.batch["weights"].shape != ctx.incoming["weights"].shape:
-        raise ValueError(
-            f"{who} learns one task a batch, and a method before it appends rows: leave that out, nothing is forgotten."
-        )
 
 
 def start_task(ts: TrainState, ctx: Context) -> TrainState:
@@ -117,14 +96,6 @@ def start_task(ts: TrainState, ctx: Context) -> TrainState:
     params = ts.params | {"scores": draw_scores(ctx.rng, ts.params["scores"])}
     frozen = ts.frozen | {"live": ctx.experience.task}
     return restart(ts._replace(params=params, frozen=frozen), ctx)
-
-
-def restart(ts: TrainState, ctx: Context) -> TrainState:
-    """The state of the optimizer anew."""
-    fresh = ctx.optimizer.init(ts.params)
-    return ts._replace(
-        opt_state=jax.tree.map(lambda new, old: jax.lax.convert_element_type(new, old.dtype), fresh, ts.opt_state)
-    )
 
 
 def keep_mask(ts: TrainState, task: jax.Array, density: float) -> TrainState:
@@ -148,11 +119,6 @@ def draw_scores(rng: jax.Array, kernels: Named) -> Named:
     }
 
 
-def name_of(path: tuple) -> str:
-    """`head.kernel`."""
-    return jax.tree_util.keystr(path, simple=True, separator=".")
-
-
 def _cut(leaf: Any) -> bool:
     """The place of a kernel in the frozen network."""
     return isinstance(leaf, tuple) and not leaf
@@ -160,23 +126,3 @@ def _cut(leaf: Any) -> bool:
 
 def _bound(kernel: jax.Array) -> float:
     return 1 / math.sqrt(math.prod(kernel.shape[:-1]))
-
-
-def _only_where(fits: jax.Array, outputs: Outputs) -> Outputs:
-    def one(leaf):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            return leaf
-        return jnp.where(fits.reshape(*fits.shape, *[1] * (leaf.ndim - fits.ndim)), leaf, jnp.nan)
-
-    features = None if outputs.features is None else one(outputs.features)
-    return outputs._replace(logits=one(outputs.logits), features=features)
-
-
-def _refuse(who: str, match: str, density: float, named: Named, kernels: Named) -> None:
-    if not kernels:
-        raise ValueError(f"{who}: match={match!r} finds no parameter: choose from {', '.join(sorted(named))}.")
-    for name, leaf in kernels.items():
-        if leaf.ndim < 2:
-            raise ValueError(f"{who} masks kernels of two axes or more, got {name} {leaf.shape}: narrow match.")
-        if round(density * leaf.size) < 1:
-            raise ValueError(f"{who}: density={density} leaves no weight of {name} {leaf.shape}: raise it.")

@@ -8,14 +8,8 @@ and not its scores; biases and the scales of a normalisation stay as the model d
 have none.
 """
 
-from ctrain_jax.continual.architecture._supermask import (
-    check_masks,
-    check_rows,
-    check_tasks,
-    keep_mask,
-    masked,
-    start_task,
-)
+from ctrain_jax.continual.architecture._supermask import check_masks, keep_mask, masked, start_task
+from ctrain_jax.continual.architecture._tasks import check_rows, check_tasks
 from ctrain_jax.core import Method
 
 
