@@ -5,6 +5,7 @@ from ctrain_jax.ops._bilinear import bilinear
 from ctrain_jax.ops._buffers import Buffer, BufferState, class_balanced, greedy_balanced, reservoir, ring, wait_for
 from ctrain_jax.ops._checks import check_choice, check_fraction, check_non_negative, check_positive, check_size
 from ctrain_jax.ops._class_gaussians import ClassGaussians, add_to_gaussians, class_gaussians, gaussian_sampler
+from ctrain_jax.ops._density import erk_density
 from ctrain_jax.ops._exemplars import Exemplars, ExemplarState, exemplars, holds
 from ctrain_jax.ops._fisher import absolute_gradients, fisher_diagonal
 from ctrain_jax.ops._herding import herding
@@ -38,6 +39,7 @@ __all__ = [
     "class_gaussians",
     "color_jitter",
     "cutmix",
+    "erk_density",
     "exemplars",
     "fisher_diagonal",
     "fit_head",
