@@ -1,6 +1,6 @@
 """Continual learning: methods that live through a stream."""
 
-from ctrain_jax.continual.architecture import dkvb, exssnet, packnet, supsup
+from ctrain_jax.continual.architecture import dkvb, dst_cl, exssnet, packnet, supsup
 from ctrain_jax.continual.optimization import (
     adaptive_ema,
     agem,
@@ -55,6 +55,7 @@ __all__ = [
     "der",
     "derpp",
     "dkvb",
+    "dst_cl",
     "er",
     "er_ace",
     "ewc",

@@ -48,6 +48,7 @@ METHODS = {
         lambda: continual.dkvb(codebooks=3, keys=6, key_dim=4, passes=2),
         lambda: continual.dkvb(codebooks=3, keys=6, key_dim=4, unlabeled=jax.numpy.eye(12), passes=2),
     ],
+    "dst_cl": [lambda: continual.dst_cl(3, density=0.2, layers="uniform", grow="random", every=3, own=None)],
     "er": [
         lambda: continual.er(20),
         lambda: continual.er(20, policy="class_balanced"),
@@ -91,6 +92,7 @@ METHODS = {
     "osf": [lambda: continual.osf({"head": 0.5, "kernel$": 0.3})],
     "ovor": [lambda: continual.ovor(steps=5, batch_size=8, num=10, k=5, border=4, candidates=6)],
     "packnet": [lambda: continual.packnet(3), lambda: continual.packnet(3, share=0.5, own=None)],
+    "packnet": [lambda: continual.packnet(3)],
     "pcr": [lambda: continual.pcr(20), lambda: continual.pcr(20, policy="class_balanced", batch_size=12)],
     "prd": [lambda: continual.prd(), lambda: continual.prd(1.0, augment_fn=lambda rng, x: -x)],
     "refresh": [lambda: continual.refresh(1e-2, noise=0.1, fisher_scale=10.0, decay=0.5)],
