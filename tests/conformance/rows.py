@@ -91,7 +91,6 @@ METHODS = {
     "nmc": [lambda: continual.nmc(), lambda: continual.nmc(metric="cosine", train=True)],
     "osf": [lambda: continual.osf({"head": 0.5, "kernel$": 0.3})],
     "ovor": [lambda: continual.ovor(steps=5, batch_size=8, num=10, k=5, border=4, candidates=6)],
-    "packnet": [lambda: continual.packnet(3), lambda: continual.packnet(3, share=0.5, own=None)],
     "packnet": [lambda: continual.packnet(3)],
     "pcr": [lambda: continual.pcr(20), lambda: continual.pcr(20, policy="class_balanced", batch_size=12)],
     "prd": [lambda: continual.prd(), lambda: continual.prd(1.0, augment_fn=lambda rng, x: -x)],
