@@ -10,7 +10,7 @@ from configs.common import split_fashion_mnist
 
 
 def get_config(arg=None):
-    """The authors' rate, momentum and iterations; rows for 40 of 784 directions, 20 of 100 in hidden layers."""
+    """The authors' rate of hidden layers, momentum, iterations; rows for 40 of 784 directions, 20 of 100 hidden."""
     config = split_fashion_mnist("hlop", ("hlop",), arg)
     config.scenario = {"name": "permuted", "num_experiences": 5}
     config.model = {"name": "MLP", "hidden": (100, 100)}
