@@ -1,4 +1,4 @@
-"""Methods with a mask for each task on the standard stream: runs, questions, and gradients in numpy."""
+"""Methods with a mask, or more, for each task on the standard stream: runs, questions, and gradients in numpy."""
 
 import jax
 import numpy as np
@@ -59,8 +59,8 @@ class Whole:
     `states` are those before the stream and after each experience, `answers[t][task]` the logits after experience t.
     """
 
-    def __init__(self, method):
-        model, tx = testing.standard_model(), optax.adamw(1e-2, weight_decay=0.1)
+    def __init__(self, method, model=None):
+        model, tx = model or testing.standard_model(), optax.adamw(1e-2, weight_decay=0.1)
         self.learner = learner_of(method, model=model, optimizer=tx, stream=STREAM)
         self.data = core.to_device(STREAM)
         self._compiled = [jax.jit(getattr(self.learner, name)) for name in ("begin", "chunk", "end", "predict")]
@@ -69,10 +69,14 @@ class Whole:
             self.states.append(self.experience(self.states[-1], t))
             self.answers.append([self.answer(self.states[-1], asked(task)) for task in range(3)])
 
+    def begun(self, state, t):
+        """The state as an experience starts."""
+        return self._compiled[0](state, self.data, t)
+
     def experience(self, state, t):
         """The state after one more."""
-        begin, chunk, end, _ = self._compiled
-        return end(chunk(begin(state, self.data, t), self.data, t, 0, self.learner.spec.steps[t])[0], self.data, t)
+        _, chunk, end, _ = self._compiled
+        return end(chunk(self.begun(state, t), self.data, t, 0, self.learner.spec.steps[t])[0], self.data, t)
 
     def answer(self, state, batch):
         """Logits."""

@@ -1,6 +1,6 @@
 """Continual learning: methods that live through a stream."""
 
-from ctrain_jax.continual.architecture import dkvb, dst_cl, exssnet, packnet, supsup
+from ctrain_jax.continual.architecture import clr, dkvb, dst_cl, exssnet, packnet, supsup
 from ctrain_jax.continual.optimization import (
     adaptive_ema,
     agem,
@@ -52,6 +52,7 @@ __all__ = [
     "augmentation",
     "bic",
     "binary_variational",
+    "clr",
     "der",
     "derpp",
     "dkvb",

@@ -4,6 +4,7 @@ import jax
 import optax
 
 from ctrain_jax import continual, core, fault, models, ops, optim, peft
+from tests.convolved import convolved
 
 # A method that repairs stages brings a model that has some: four dense layers of equal shapes.
 STAGES = core.Method("stages", model=lambda _: core.from_linen(models.MLP(6, hidden=(12,) * 4)))
@@ -26,6 +27,12 @@ def shaped(name, *shape):
 
 RGB, GREY, ROWS = shaped("rgb", 2, 2, 3), shaped("grey", 4, 3), shaped("rows", 12)
 
+
+def on_convolutions(method):
+    """The method on a network that has some, in place of the one that it is given."""
+    return method._replace(model=lambda _: method.model(convolved(norm=True)))
+
+
 # {factory: [a method of it]}. More than one row where arguments change what the method keeps or does.
 METHODS = {
     "adaptive_ema": [
@@ -42,6 +49,7 @@ METHODS = {
     "bic": [lambda: continual.bic(6, held_out=2)],
     "binary_variational": [lambda: continual.binary_variational(0.1)],
     "checkfree": [lambda: core.chain(STAGES, fault.checkfree(0.3, stages="dense_"))],
+    "clr": [lambda: on_convolutions(continual.clr(3))],
     "der": [lambda: continual.der(20), lambda: continual.der(20, policy="class_balanced", batch_size=12)],
     "derpp": [lambda: continual.derpp(20), lambda: continual.derpp(20, policy="class_balanced", batch_size=12)],
     "dkvb": [

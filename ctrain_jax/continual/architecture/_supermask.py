@@ -3,17 +3,18 @@
 import math
 import re
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ctrain_jax.continual.architecture._tasks import (
+    NONE,
     by_task,
     check_count,
     check_kernels,
     copies,
-    name_of,
+    cut,
+    filled,
     named,
     restart,
 )
@@ -21,7 +22,6 @@ from ctrain_jax.core import Context, Model, TrainState, Variables
 from ctrain_jax.ops import check_choice, check_fraction, check_positive, check_size, straight_through, top_k_mask
 
 Named = dict[str, jax.Array]
-NONE = -1  # of `frozen["live"]`
 
 
 def check_masks(num_tasks: int, density: float, weights: str) -> None:
@@ -54,9 +54,7 @@ def masked(
             if weights == "signed":
                 kernels = {name: jnp.sign(leaf) * math.sqrt(2) * _bound(leaf) for name, leaf in kernels.items()}
             frozen = {
-                "network": jax.tree_util.tree_map_with_path(
-                    lambda path, leaf: () if name_of(path) in kernels else leaf, made.params
-                ),
+                "network": cut(made.params, kernels),
                 "base": made.frozen,
                 "masks": {name: jnp.zeros((num_tasks, *leaf.shape), bool) for name, leaf in kernels.items()},
                 "live": jnp.int32(NONE),
@@ -80,11 +78,8 @@ def masked(
             seen = jax.lax.cond(own == frozen["live"], learned, kept)
             held = (params if trained else frozen)["weights"]
 
-            def whole(path, leaf):
-                name = name_of(path)
-                return held[name] * seen[name].astype(held[name].dtype) if name in held else leaf
-
-            return jax.tree_util.tree_map_with_path(whole, frozen["network"], is_leaf=_cut)
+            masked = {name: kernel * seen[name].astype(kernel.dtype) for name, kernel in held.items()}
+            return filled(frozen["network"], masked)
 
         return Model(init, by_task(who, num_tasks, inner, network))
 
@@ -117,11 +112,6 @@ def draw_scores(rng: jax.Array, kernels: Named) -> Named:
         name: _bound(leaf) * jax.random.uniform(key, leaf.shape, leaf.dtype, -1.0, 1.0)
         for key, (name, leaf) in zip(keys, sorted(kernels.items()), strict=True)
     }
-
-
-def _cut(leaf: Any) -> bool:
-    """The place of a kernel in the frozen network."""
-    return isinstance(leaf, tuple) and not leaf
 
 
 def _bound(kernel: jax.Array) -> float:

@@ -1,6 +1,7 @@
 """What methods with weights or masks for each task share: the task of a batch selects the network that it sees."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +9,20 @@ import optax
 
 from ctrain_jax.core import Context, Model, Outputs, PyTree, TrainState, Variables
 
+NONE = -1  # of `frozen["live"]`: no task is being learned
 
-def by_task(who: str, num_tasks: int, inner: Model, network: Callable[[Variables, jax.Array], PyTree]) -> Callable:
-    """The `apply` of a model that sees through `network(variables, task)`, the parameters of `inner` for a task.
 
-    `frozen["base"]` is what `inner` has frozen, and `model_state` has a copy for each task: see `copies`.
+def apply_of_task(who: str, num_tasks: int, answer: Callable[..., Any]) -> Callable[..., Any]:
+    """The `apply` of a model that has `num_tasks` forms, of which the task of a batch selects one.
+
+    Args:
+      who: the method, in what is refused.
+      num_tasks: the number of forms.
+      answer: `(variables, own, inputs, train=, rng=, task=) -> (Outputs, model_state)` with the form of the task `own`
+        and the model state of that task alone.
+
+    Returns:
+      `apply`. `model_state` has a copy for each task: see `copies`.
     """
 
     def apply(variables, inputs, *, train=False, rng=None, task=None):
@@ -20,18 +30,29 @@ def by_task(who: str, num_tasks: int, inner: Model, network: Callable[[Variables
             raise ValueError(f"{who} needs the task of a batch: use a stream with task_known=True.")
         tasks = jnp.asarray(task)
         own = tasks.reshape(-1)[0]
-        state = jax.tree.map(lambda bank: bank[own], variables.model_state)
-        base = Variables(network(variables, own), state, variables.frozen["base"])
-        outputs, state = inner.apply(base, inputs, train=train, rng=rng, task=task)
+        states = variables.model_state
+        variables = variables._replace(model_state=jax.tree.map(lambda bank: bank[own], states))
+        outputs, state = answer(variables, own, inputs, train=train, rng=rng, task=task)
         if train:
-            new = jax.tree.map(lambda bank, leaf: bank.at[own].set(leaf), variables.model_state, state)
-        else:
-            new = variables.model_state
-        # One network serves a whole batch: a row of another task is no number, not the answer of a wrong one.
+            states = jax.tree.map(lambda bank, leaf: bank.at[own].set(leaf), states, state)
+        # One form serves a whole batch: a row of another task is no number, not the answer of a wrong form.
         fits = (tasks == own) & (tasks >= 0) & (tasks < num_tasks)
-        return _only_where(fits, outputs), new
+        return _only_where(fits, outputs), states
 
     return apply
+
+
+def by_task(who: str, num_tasks: int, inner: Model, network: Callable[[Variables, jax.Array], PyTree]) -> Callable:
+    """`apply_of_task` through `network(variables, task)`, the parameters of `inner` for a task.
+
+    `frozen["base"]` is what `inner` has frozen.
+    """
+
+    def answer(variables, own, inputs, **options):
+        base = Variables(network(variables, own), variables.model_state, variables.frozen["base"])
+        return inner.apply(base, inputs, **options)
+
+    return apply_of_task(who, num_tasks, answer)
 
 
 def only(which: Callable[[PyTree, PyTree, Context], PyTree]) -> Callable:
@@ -53,11 +74,11 @@ def only(which: Callable[[PyTree, PyTree, Context], PyTree]) -> Callable:
     return gated
 
 
-def check_tasks(who: str, num_tasks: int, ctx: Context) -> None:
-    """In `init`: a mask for each experience."""
+def check_tasks(who: str, num_tasks: int, ctx: Context, what: str = "masks") -> None:
+    """In `init`: one for each experience."""
     if ctx.spec.num_experiences > num_tasks:
         raise ValueError(
-            f"{who} has masks for {num_tasks} tasks, and the stream has {ctx.spec.num_experiences} experiences: give "
+            f"{who} has {what} for {num_tasks} tasks, and the stream has {ctx.spec.num_experiences} experiences: give "
             "num_tasks."
         )
 
@@ -97,6 +118,20 @@ def named(tree: PyTree) -> dict[str, jax.Array]:
 def name_of(path: tuple) -> str:
     """`head.kernel`."""
     return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def cut(tree: PyTree, names: Container[str]) -> PyTree:
+    """The tree with `()` in place of the leaves of these names; `filled` puts leaves there again."""
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: () if name_of(path) in names else leaf, tree)
+
+
+def filled(tree: PyTree, leaves: dict[str, jax.Array]) -> PyTree:
+    """The whole of what `cut` left."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaves.get(name_of(path), leaf),
+        tree,
+        is_leaf=lambda leaf: isinstance(leaf, tuple) and not leaf,
+    )
 
 
 def check_kernels(who: str, match: str, everything: dict[str, jax.Array], kernels: dict[str, jax.Array]) -> None:
