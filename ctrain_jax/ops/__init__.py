@@ -6,6 +6,7 @@ from ctrain_jax.ops._buffers import Buffer, BufferState, class_balanced, greedy_
 from ctrain_jax.ops._checks import check_choice, check_fraction, check_non_negative, check_positive, check_size
 from ctrain_jax.ops._class_gaussians import ClassGaussians, add_to_gaussians, class_gaussians, gaussian_sampler
 from ctrain_jax.ops._density import erk_density
+from ctrain_jax.ops._each_row import each_row, labeled_features
 from ctrain_jax.ops._exemplars import Exemplars, ExemplarState, exemplars, holds
 from ctrain_jax.ops._fisher import absolute_gradients, fisher_diagonal
 from ctrain_jax.ops._herding import herding
@@ -40,6 +41,7 @@ __all__ = [
     "color_jitter",
     "cutmix",
     "erk_density",
+    "each_row",
     "exemplars",
     "fisher_diagonal",
     "fit_head",
@@ -48,6 +50,7 @@ __all__ = [
     "herding",
     "hierarchical_targets",
     "holds",
+    "labeled_features",
     "matrix_shape",
     "memory",
     "mixup",

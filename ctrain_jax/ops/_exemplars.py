@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ctrain_jax.ops._checks import check_size
+from ctrain_jax.ops._each_row import each_row, labeled_features
 from ctrain_jax.ops._herding import herding
 from ctrain_jax.ops._memory import append_rows
 from ctrain_jax.ops._permutation import permute_index
@@ -79,23 +80,12 @@ def exemplars(num: int) -> Exemplars:
         return jax.vmap(one)(state, picks)
 
     def herd(state: ExemplarState, ctx: Any, ts: Any, without: ExemplarState | None = None) -> ExemplarState:
-        rows, width = ctx.spec.max_rows, ctx.spec.outputs.features.shape[-1]
-
-        def collect(carry, batch, b):
-            features, labels = carry
-            outputs = ctx.forward(ts.params, batch["inputs"], model_state=ts.model_state, task=batch["task"])[0]
-            label = batch["labels"] if without is None else jnp.where(holds(without, batch), -1, batch["labels"])
-            at = batch["position"]
-            return features.at[at].set(outputs.features.astype(jnp.float32)), labels.at[at].set(label)
-
-        features, labels = ctx.scan(collect, (jnp.zeros((rows, width)), jnp.full(rows, -1, jnp.int32)), size=256)
+        skip = None if without is None else lambda batch: holds(without, batch)
+        features, labels = labeled_features(ctx, ts, skip)
         return keep(state, ctx.experience, _of_each_class(ctx, num, lambda c: herding(features, labels == c, num)))
 
     def sample(state: ExemplarState, ctx: Any) -> ExemplarState:
-        def collect(labels, batch, b):
-            return labels.at[batch["position"]].set(batch["labels"])
-
-        labels = ctx.scan(collect, jnp.full(ctx.spec.max_rows, -1, jnp.int32), size=256)
+        labels = each_row(ctx, lambda batch: batch["labels"], jnp.int32(-1))
         order = jax.random.permutation(ctx.rng, ctx.spec.max_rows)
 
         def pick(c):

@@ -103,7 +103,7 @@ def test_a_head_without_a_bias_gets_none():
         spec=spec,
         experience=SimpleNamespace(size=16, classes=jnp.array([True, True, False])),
         rng=jax.random.key(0),
-        forward=lambda params, inputs, task: (core.Outputs(None, inputs), ()),
+        forward=lambda params, inputs, **given: (core.Outputs(None, inputs), ()),
         scan=lambda add, carry, size: add(carry, batch, 0),
     )
     kernel = jnp.array([[0.1, -0.1, 5.0]])

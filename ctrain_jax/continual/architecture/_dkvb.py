@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ctrain_jax.core import Method, Model, Variables
-from ctrain_jax.ops import check_fraction, check_size, permute_index
+from ctrain_jax.ops import check_fraction, check_size, each_row, permute_index
 
 _CHUNK = 256  # rows that are encoded, or assigned to keys, at a time
 
@@ -109,13 +109,11 @@ def dkvb(
         return Model(init, apply)
 
     def begin(s, ts, ctx):
-        def collect(features, batch, b):
-            found = ctx.forward(ts.params, batch["inputs"], task=batch["task"])[0].features
-            return features.at[batch["position"]].set(found.astype(jnp.float32))
+        def seen(batch):
+            return ctx.forward(ts.params, batch["inputs"], model_state=ts.model_state, task=batch["task"])[0].features
 
         def fitted():
-            start = jnp.zeros((ctx.spec.max_rows, ctx.spec.outputs.features.shape[-1]))
-            features = ctx.scan(collect, start, size=_CHUNK)
+            features = each_row(ctx, seen, jnp.zeros(ctx.spec.outputs.features.shape[-1]))
             projections = ts.frozen["projections"]
             return fit_keys(ctx.rng, features, ctx.experience.size, projections, keys, passes, decay)
 

@@ -15,10 +15,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ctrain_jax.continual._collect import collect
 from ctrain_jax.continual._head import head_kernel, linear_head, with_linear_head
 from ctrain_jax.core import Method
-from ctrain_jax.ops import check_non_negative, check_positive, check_size, fit_head
+from ctrain_jax.ops import check_non_negative, check_positive, check_size, fit_head, labeled_features
 
 
 class OvorState(NamedTuple):
@@ -100,7 +99,7 @@ def ovor(
         return OvorState(*(jnp.asarray(x, jnp.float32) for x in (lam, noise, inside, outside, learning_rate)))
 
     def end(s, ts, ctx):
-        features, labels = collect(ctx, ts)
+        features, labels = labeled_features(ctx, ts)
         size, classes, key = ctx.experience.size, ctx.experience.classes, ctx.rng
         far = virtual_outliers(
             jax.random.fold_in(key, 0), features, size, s.noise, num=num, k=k, border=border, candidates=candidates

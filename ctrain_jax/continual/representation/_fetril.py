@@ -13,9 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ctrain_jax.continual._collect import collect
 from ctrain_jax.core import Method, mask_logits
-from ctrain_jax.ops import LinearHead, check_positive, check_size, fit_head, unit
+from ctrain_jax.ops import LinearHead, check_positive, check_size, fit_head, labeled_features, unit
 
 
 class FetrilState(NamedTuple):
@@ -72,7 +71,7 @@ def fetril(*, steps: int = 500, learning_rate: float = 0.05, batch_size: int = 1
 
     def end(s, ts, ctx):
         classes = len(s.means)
-        features, labels = collect(ctx, ts)
+        features, labels = labeled_features(ctx, ts)
         # Class C holds what is beyond the experience.
         number = jnp.bincount(labels, length=classes + 1)
         arriving = number[:classes].astype(jnp.float32)
