@@ -16,6 +16,14 @@ RATE = 0.1
 FIELDS = {"row": jnp.int32, "experience": jnp.int32, "weights": jnp.float32}
 
 
+class Skipping(nn.Module):
+    """A model whose features are not those that its head is given."""
+
+    @nn.compact
+    def __call__(self, inputs):
+        return core.Outputs(nn.Dense(6, name="head")(nn.Dense(5)(inputs)), inputs)
+
+
 class Headless(nn.Module):
     """A model whose last layer goes by another name."""
 

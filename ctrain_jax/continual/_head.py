@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ctrain_jax.core import Model, Problem
+from ctrain_jax.core import Context, Model, Problem
 from ctrain_jax.ops import LinearHead, unit
 
 
@@ -31,6 +31,20 @@ def with_head_kernel(params: Any, kernel: jax.Array) -> optax.Params:
     return {**params, "head": {**params["head"], "kernel": kernel}}
 
 
+def check_head(params: Any, ctx: Context, who: str) -> None:
+    """Raises unless the last layer is called `head`, and the features of the model are what it is given.
+
+    Raises:
+      ValueError: there is no such layer, or one of another width.
+    """
+    width, given = ctx.spec.outputs.features.shape[-1], head_kernel(params, who).shape[0]
+    if width != given:
+        raise ValueError(
+            f"{who} expects what the head is given as the features of the model, of width {given}, got {width}: return "
+            "that."
+        )
+
+
 def linear_head(params: Any, who: str) -> LinearHead:
     """The last layer [D, C], of bias 0 where it has none; raises as `head_kernel`."""
     kernel = head_kernel(params, who)
@@ -40,6 +54,15 @@ def linear_head(params: Any, who: str) -> LinearHead:
 def with_linear_head(params: Any, head: LinearHead) -> optax.Params:
     """The parameters with another last layer, in its dtype; a bias where it had one."""
     return {**params, "head": {name: getattr(head, name).astype(old.dtype) for name, old in params["head"].items()}}
+
+
+def own_parts(params: Any, tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The optimizer for a `linear_head` of the parameters: where these have no bias it stays 0."""
+
+    def own(head, _):
+        return head if "bias" in params["head"] else head._replace(bias=jnp.zeros_like(head.bias))
+
+    return optax.chain(tx, optax.stateless(own))
 
 
 def body(params: Any) -> Any:

@@ -9,7 +9,7 @@ import pytest
 
 from ctrain_jax import continual, core, testing
 from ctrain_jax.continual.regularization import _ovor
-from tests.rehearsed import Headless, learner_of
+from tests.rehearsed import Headless, Skipping, learner_of
 from tests.short import short_learner
 
 
@@ -126,5 +126,9 @@ def test_what_it_refuses():
     ):
         with pytest.raises(ValueError, match=match):
             continual.ovor(**arguments)
-    with pytest.raises(ValueError, match="ovor expects the last layer .* name it 'head'"):
-        core.start(learner_of(continual.ovor(), model=core.from_linen(Headless())))
+    for model, match in (
+        (Headless(), "ovor expects the last layer .* name it 'head'"),
+        (Skipping(), "ovor expects what the head is given as the features of the model, of width 5, got 12"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            core.start(learner_of(continual.ovor(), model=core.from_linen(model)))

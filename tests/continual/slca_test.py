@@ -2,12 +2,14 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import numpy as np
 import optax
 import pytest
 
 from ctrain_jax import continual, core, testing
+from tests.rehearsed import Skipping
 from tests.short import short_learner, short_run
 
 
@@ -112,6 +114,29 @@ def test_an_alignment_leaves_the_network_and_the_first_experience_has_none():
     assert np.abs(second.method_state["slca"].head.kernel - second.params["head"]["kernel"]).max() > 0.01
 
 
+class _Biasless(nn.Module):
+    """BatchNorm, and a head that has a kernel alone."""
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        features = nn.BatchNorm(use_running_average=not train, momentum=0.9)(nn.Dense(4)(x))
+        return core.Outputs(nn.Dense(6, use_bias=False, name="head")(features), features)
+
+
+def test_it_goes_by_the_network_that_a_method_before_it_leaves_and_gives_a_head_no_bias():
+    model = core.from_linen(_Biasless())
+    method = core.chain(continual.weight_interpolation(0.3), continual.slca(1.0, steps=3, samples=4))
+    state, stream = short_run(method, model=model), testing.standard_stream()
+    train, mine = stream.experiences["train"], state.method_state["slca"]
+    rows = train.rows[1][: train.size[1]]
+    inputs = stream.source.train["inputs"][rows][:, np.asarray(stream.origins.view)[1]]
+    features = model.apply(core.Variables(state.params, state.model_state), inputs)[0].features
+    for c in (2, 3):
+        wanted = np.asarray(features)[stream.source.train["labels"][rows] == c].mean(0)
+        np.testing.assert_allclose(mine.gaussians.means[c], wanted, rtol=1e-4, atol=1e-5)
+    assert np.all(mine.head.bias == 0) and np.abs(mine.head.kernel - state.params["head"]["kernel"]).max() > 1e-4
+
+
 def test_what_it_refuses():
     for arguments, match in (
         ({"scale": -0.1}, "scale must be 0 or above"),
@@ -123,3 +148,5 @@ def test_what_it_refuses():
     ):
         with pytest.raises(ValueError, match=match):
             continual.slca(**arguments)
+    with pytest.raises(ValueError, match="slca expects what the head is given .*, of width 5, got 12: return that"):
+        core.start(short_learner(continual.slca(), model=core.from_linen(Skipping())))
