@@ -43,7 +43,7 @@ class Context:
     problem: Problem
     spec: Spec
     optimizer: Any  # optax.GradientTransformationExtraArgs; `.init(params)` resets it
-    params: PyTree  # before the update
+    params: PyTree  # before the update; in begin and end with the edits of earlier methods, like the next two
     model_state: PyTree
     frozen: PyTree
     experience: Experience = ABSENT  # the one that is being learned (predict: the last one learned)

@@ -132,6 +132,9 @@ def chain(*methods: Method) -> Method:
             for name, part in named.items():
                 function = getattr(part, hook)
                 if function is not _no_change:
+                    if hook != "update":
+                        # In update it is the moment of the forward pass, before the update.
+                        ctx = ctx.replace(params=ts.params, model_state=ts.model_state, frozen=ts.frozen)
                     new, ts_new = _pair(name, hook, "(s, ts)", function, states[name], ts, ctx.replace(name=name))
                     states[name] = _like(new, states[name], f"{name}.{hook}", "its state")
                     ts = _like(ts_new, ts, f"{name}.{hook}", "the train state")

@@ -194,6 +194,30 @@ def test_hooks_run_from_left_to_right_and_see_earlier_edits():
     np.testing.assert_array_equal(state.method_state["last"], jax.tree.leaves(state.params)[0])
 
 
+@pytest.mark.parametrize("hook", ["begin", "end"])
+def test_at_an_edge_the_forward_pass_is_that_of_the_network_that_methods_before_left(hook):
+    def changed(tree):
+        return jax.tree.map(lambda x: 1.5 * x + 1, tree)
+
+    def change(s, ts, ctx):
+        return s, ts._replace(params=changed(ts.params), model_state=changed(ts.model_state))
+
+    def look(s, ts, ctx):
+        return {"params": ctx.params, "model_state": ctx.model_state}, ts
+
+    def init(rng, params, ctx):
+        return {"params": params, "model_state": ctx.model_state}
+
+    looking = core.Method("looking", init=init, **{hook: look})
+    learner = short_learner(core.chain(core.Method("first", **{hook: change}), looking))
+    state, data = core.start(learner), core.to_device(learner.stream)
+    after = jax.jit(getattr(learner, hook))(state, data, 0)
+    assert jax.tree.leaves(state.model_state)
+    assert_same(after.method_state["looking"], {"params": after.params, "model_state": after.model_state})
+    for new, old in zip(jax.tree.leaves(after.params), jax.tree.leaves(state.params), strict=True):
+        np.testing.assert_allclose(new, 1.5 * old + 1, rtol=1e-6)
+
+
 def broken(hook, function):
     return core.Method("broken", **{hook: function})
 
