@@ -88,6 +88,7 @@ def test_the_aligned_head_is_that_of_sgd_by_hand_and_answers_over_the_classes_se
         ]
     )
     drawn, before, speed = np.concatenate([drawn, np.ones((len(drawn), 1))], 1), head, np.zeros_like(head)
+    idle, coasting = head_of(second.params)[:, 4:], 0.0
     for i in range(60):
         logits = drawn @ head
         length = np.linalg.norm(logits, axis=1, keepdims=True)
@@ -95,8 +96,11 @@ def test_the_aligned_head_is_that_of_sgd_by_hand_and_answers_over_the_classes_se
         error = odds / odds.sum(1, keepdims=True) - np.eye(4)[names]
         error = (error - logits * (logits * error).sum(1, keepdims=True) / length**2) / length / 0.1
         speed = 0.9 * speed + drawn.T @ error / len(drawn) + 5e-4 * head
-        head = head - 0.1 * (1 + np.cos(np.pi * i / 60)) / 2 * speed
-    ours = np.concatenate([later.head.kernel, later.head.bias[None]])[:, :4]
+        coasting = 0.9 * coasting + 5e-4 * idle
+        rate = 0.1 * (1 + np.cos(np.pi * i / 60)) / 2
+        head, idle = head - rate * speed, idle - rate * coasting
+    ours, others = np.split(np.concatenate([later.head.kernel, later.head.bias[None]]), [4], axis=1)
+    np.testing.assert_allclose(others, idle, rtol=1e-5, err_msg="columns of classes never seen decay alone")
     assert np.linalg.norm(ours - head) < 0.05 * np.linalg.norm(head - before)
 
     asked = {"inputs": inputs, "weights": np.ones(len(inputs))}
