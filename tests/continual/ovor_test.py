@@ -21,7 +21,8 @@ def remoteness(points, rows, k):
 @pytest.mark.parametrize("k, border", [(4, 6), (40, 40)], ids=["usual", "more than there are"])
 def test_outliers_are_the_remotest_points_around_the_remotest_features(k, border):
     rng, key = np.random.default_rng(0), jax.random.key(3)
-    features = rng.normal(size=(50, 3)).astype(np.float32)
+    # Far from 0, where squares of float32 would leave nothing of distances.
+    features = (1000 + rng.normal(size=(50, 3))).astype(np.float32)
     features[30:] += 100  # beyond the experience
     got = _ovor.virtual_outliers(key, features, jnp.int32(30), 0.5, num=9, k=k, border=border, candidates=7)
     rows = features[:30].astype(np.float64)
@@ -33,7 +34,16 @@ def test_outliers_are_the_remotest_points_around_the_remotest_features(k, border
     ]
     made = np.concatenate(made)
     wanted = made[np.argsort(-remoteness(made, rows, k))[:9]]
-    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-3)
+
+
+def test_distances_are_never_as_many_as_the_square_of_the_rows():
+    def outliers(key, features):
+        return _ovor.virtual_outliers(key, features, 4000, 1.0, num=1, k=2, border=1, candidates=1)
+
+    rows = jax.ShapeDtypeStruct((4000, 2), jnp.float32)
+    compiled = jax.jit(outliers).lower(jax.random.key(0), rows).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 4 * 4000**2 / 2
 
 
 def test_the_hinge_is_0_inside_its_margin_and_then_a_half_square_and_then_a_line():

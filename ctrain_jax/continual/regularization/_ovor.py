@@ -147,15 +147,22 @@ def virtual_outliers(
 ) -> jax.Array:
     """Points [num, D] beyond the border of the first `size` of some features [N, D]."""
     real = jnp.arange(len(features)) < size
+    # Far from 0 little would be left of distances, which are differences of squares.
+    mean = jnp.mean(features, 0, where=real[:, None])
+    features = features - mean
     squares = jnp.sum(jnp.square(features), -1)
     number = min(k, len(features))
 
     def remoteness(points):
         """Squared distances [M] of points [M, D] to their k-th nearest feature, or the last one."""
-        products = jnp.matmul(points, features.T, precision="highest")
-        distances = jnp.sum(jnp.square(points), -1, keepdims=True) + squares - 2 * products
-        nearest = -jax.lax.top_k(-jnp.where(real, distances, jnp.inf), number)[0]
-        return nearest[:, jnp.minimum(size, number) - 1]
+
+        def one(point):
+            distances = jnp.sum(jnp.square(point)) + squares - 2 * jnp.matmul(features, point, precision="highest")
+            nearest = -jax.lax.top_k(-jnp.where(real, distances, jnp.inf), number)[0]
+            return nearest[jnp.minimum(size, number) - 1]
+
+        # All distances at once would be as many as the square of the rows.
+        return jax.lax.map(one, points, batch_size=256)
 
     order = jax.lax.top_k(jnp.where(real, remoteness(features), -jnp.inf), min(border, len(features)))[1]
     chosen = features[order[jnp.arange(border) % jnp.minimum(size, len(order))]]
@@ -167,4 +174,4 @@ def virtual_outliers(
         return points, remoteness(points)
 
     points, remote = jax.lax.map(around, (jax.random.split(rng, border), chosen))
-    return points.reshape(-1, features.shape[1])[jax.lax.top_k(remote.ravel(), num)[1]]
+    return mean + points.reshape(-1, features.shape[1])[jax.lax.top_k(remote.ravel(), num)[1]]
