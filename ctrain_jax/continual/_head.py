@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ctrain_jax.core import Context, Model, Problem
+from ctrain_jax.core import Model, Problem
 from ctrain_jax.ops import LinearHead, unit
 
 
@@ -31,7 +31,7 @@ def with_head_kernel(params: Any, kernel: jax.Array) -> optax.Params:
     return {**params, "head": {**params["head"], "kernel": kernel}}
 
 
-def check_head(params: Any, ctx: Context, who: str) -> None:
+def check_head(params: Any, ctx: Any, who: str) -> None:
     """Raises unless the last layer is called `head`, and the features of the model are what it is given.
 
     Raises:
