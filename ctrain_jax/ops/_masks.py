@@ -25,7 +25,8 @@ def top_k_mask(scores: jax.Array, k: int | jax.Array) -> jax.Array:
         >>> top_k_mask(jnp.array([0.3, -2.0, 0.5, 0.3]), 2).tolist()
         [True, False, True, False]
     """
-    bits = jax.lax.bitcast_convert_type(scores.astype(jnp.float32).reshape(-1), jnp.int32)
+    numbers = jnp.where(scores == 0, 0.0, scores).astype(jnp.float32)  # -0 equals 0, but not in its bits
+    bits = jax.lax.bitcast_convert_type(numbers.reshape(-1), jnp.int32)
     order = jnp.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # integers in the order of the scores
 
     def decide(i, limit):

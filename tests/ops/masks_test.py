@@ -14,6 +14,7 @@ def test_the_largest_entries_are_those_of_a_stable_sort():
         rng.normal(size=(7, 9)),
         rng.integers(-2, 3, (7, 9)),
         np.zeros((7, 9)),
+        np.where(rng.integers(0, 2, (7, 9)), 0.0, -0.0),
         -np.abs(rng.normal(size=(7, 9))) * 1e-30,
         rng.normal(size=(7, 9)) * 1e30,
     ):
