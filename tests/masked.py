@@ -69,14 +69,14 @@ class Whole:
             self.states.append(self.experience(self.states[-1], t))
             self.answers.append([self.answer(self.states[-1], asked(task)) for task in range(3)])
 
-    def begun(self, state, t):
+    def begun(self, state, t, data=None):
         """The state as an experience starts."""
-        return self._compiled[0](state, self.data, t)
+        return self._compiled[0](state, data or self.data, t)
 
-    def experience(self, state, t):
+    def experience(self, state, t, data=None):
         """The state after one more."""
-        _, chunk, end, _ = self._compiled
-        return end(chunk(self.begun(state, t), self.data, t, 0, self.learner.spec.steps[t])[0], self.data, t)
+        (_, chunk, end, _), data = self._compiled, data or self.data
+        return end(chunk(self.begun(state, t, data), data, t, 0, self.learner.spec.steps[t])[0], data, t)
 
     def answer(self, state, batch):
         """Logits."""

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from ctrain_jax import continual, core
-from tests.masked import LAYERS, STREAM, Whole, gradients, masks_of, numbers
+from tests.masked import LAYERS, STREAM, Whole, asked, gradients, masks_of, numbers
 from tests.rehearsed import learner_of, rows_of, spy
 
 
@@ -51,7 +51,7 @@ def test_an_experience_changes_the_weights_of_its_mask_that_no_earlier_mask_has(
             changed = np.asarray(before[name] != after[name])
             assert not np.any(changed & ~own)
             assert 0 < changed.sum()
-            np.testing.assert_array_equal(whole().states[3].method_state["exssnet"].owner[name] == t, own)
+            np.testing.assert_array_equal(whole().states[t + 1].method_state["exssnet"].exclusive[name], own)
 
 
 def test_later_experiences_change_no_answer():
@@ -61,14 +61,34 @@ def test_later_experiences_change_no_answer():
     assert np.any(answers[1][1] != answers[0][1])
 
 
+def test_a_task_that_comes_again_changes_no_answer_of_another():
+    data, again = whole().data, jnp.array([0, 1, 0], jnp.int32)
+    train = data.experiences["train"]._replace(task=again)
+    data = data._replace(experiences=data.experiences | {"train": train}, origins=data.origins._replace(task=again))
+    state = whole().experience(whole().states[2], 2, data)
+    np.testing.assert_array_equal(whole().answer(state, asked(1)), whole().answers[1][1])
+    assert np.any(whole().answer(state, asked(0)) != whole().answers[1][0])
+
+
 def test_each_stage_has_an_optimizer_of_its_own():
     assert optax.tree.get(whole().states[3].opt_state, "count") == 9 - 4
 
 
-def test_with_all_steps_for_the_mask_no_weight_learns():
+def first_with(mask_share):
+    """The states before and after the first experience."""
     start = whole().states[0]
-    states = start.method_state | {"exssnet": start.method_state["exssnet"]._replace(mask_share=jnp.float32(1))}
-    state = whole().experience(start._replace(method_state=states), 0)
+    own = start.method_state["exssnet"]._replace(mask_share=jnp.float32(mask_share))
+    return start, whole().experience(start._replace(method_state=start.method_state | {"exssnet": own}), 0)
+
+
+def test_without_steps_for_the_mask_weights_learn_in_all():
+    start, state = first_with(0)
+    assert optax.tree.get(state.opt_state, "count") == 7
+    assert all(np.any(state.params["weights"][name] != leaf) for name, leaf in start.params["weights"].items())
+
+
+def test_with_all_steps_for_the_mask_no_weight_learns():
+    start, state = first_with(1)
     jax.tree.map(np.testing.assert_array_equal, state.params["weights"], start.params["weights"])
     for name, expected in masks_of(state.params["scores"], 0.3).items():
         np.testing.assert_array_equal(state.frozen["masks"][name][0], expected)

@@ -2,10 +2,10 @@
 
 Yadav and Bansal, "Exclusive Supermask Subnetwork Training for Continual Learning", Findings of ACL 2023, arXiv
 2210.10209. The authors' code (prateeky2806/exessnet) was opened. Where we differ: updates are masked after the
-optimizer as well, so that the promise holds under weight decay; the last state of a stage is kept, where the code takes
-the best one on held out rows; the two stages share one optimizer, which `optax.partition` over "scores" and "weights"
-gives two rates; scores start anew, without the transfer from similar tasks by k nearest neighbours; and what is said
-of `supsup`.
+optimizer as well, so that the promise holds under weight decay; a task ends in its last state, where the code goes on
+from the epoch, of either stage, that was best on held out rows; the two stages share one optimizer, which
+`optax.partition` over "scores" and "weights" gives two rates; scores start anew, without the transfer from similar
+tasks by k nearest neighbours; and what is said of `supsup`.
 """
 
 from typing import NamedTuple
@@ -20,10 +20,10 @@ from ctrain_jax.ops import check_fraction
 
 
 class ExssnetState(NamedTuple):
-    """When masks are done, and which task has trained which weight."""
+    """When masks are done, and which weights are in the last one alone."""
 
     mask_share: jax.Array  # float32 []
-    owner: PyTree  # {kernel: int32, like it}, -1: nobody
+    exclusive: PyTree  # {kernel: bool, like it}
 
 
 def exssnet(
@@ -42,7 +42,8 @@ def exssnet(
     .. math:: E_t = M_t \setminus (M_1 \cup \dots \cup M_{t-1}),
 
     which no earlier task looks at: nothing is forgotten, and a task reads what earlier ones have trained where masks
-    overlap. Each stage starts with a new state of the optimizer. Batches, tasks and statistics: see `supsup`.
+    overlap. A task that comes again gets a new mask, and trains in it what no mask of another task has. Each stage
+    starts with a new state of the optimizer. Batches and statistics: see `supsup`.
 
     Args:
       num_tasks: masks; tasks are numbered from 0.
@@ -66,28 +67,29 @@ def exssnet(
 
     def init(rng, params, ctx):
         check_tasks("exssnet", num_tasks, ctx)
-        owner = {name: jnp.full(leaf.shape, -1, jnp.int32) for name, leaf in params["weights"].items()}
-        return ExssnetState(jnp.asarray(mask_share, jnp.float32), owner)
+        exclusive = {name: jnp.zeros(leaf.shape, bool) for name, leaf in params["weights"].items()}
+        return ExssnetState(jnp.asarray(mask_share, jnp.float32), exclusive)
 
     def fix(s, ts, task):
-        """The mask is kept, and its weights that nobody owns are the task's."""
+        """The mask is kept, and found are its weights that no other has."""
         ts = keep_mask(ts, task, density)
-        masks = ts.frozen["masks"]
-        owner = {name: jnp.where(masks[name][task] & (own < 0), task, own) for name, own in s.owner.items()}
-        return s._replace(owner=owner), ts
-
-    def begin(s, ts, ctx):
-        return s, start_task(ts, ctx)
+        # By all other masks, not by who trained a weight first: a task that comes again shares what it once trained.
+        others = jnp.arange(num_tasks) != task
+        return s._replace(
+            exclusive={
+                name: bank[task] & ~jnp.any(bank & others.reshape(-1, *[1] * (bank.ndim - 1)), axis=0)
+                for name, bank in ts.frozen["masks"].items()
+            }
+        ), ts
 
     def moves(s, updates, ctx):
         finding = ctx.frozen["live"] >= 0
         return {
             "scores": dict.fromkeys(updates["scores"], finding),
-            "weights": {name: ~finding & (own == ctx.experience.task) for name, own in s.owner.items()},
+            "weights": {name: ~finding & own for name, own in s.exclusive.items()},
         }
 
-    def update(s, ts, ctx):
-        check_rows("exssnet", ctx)
+    def fix_in_time(s, ts, ctx):
         done, steps = progress(ts, ctx)
         finding = jnp.round(s.mask_share * steps)
 
@@ -96,6 +98,13 @@ def exssnet(
             return new, restart(fixed, ctx)
 
         return jax.lax.cond((ts.frozen["live"] >= 0) & (done >= finding), switch, lambda: (s, ts))
+
+    def begin(s, ts, ctx):
+        return fix_in_time(s, start_task(ts, ctx), ctx)
+
+    def update(s, ts, ctx):
+        check_rows("exssnet", ctx)
+        return fix_in_time(s, ts, ctx)
 
     def end(s, ts, ctx):
         return jax.lax.cond(ts.frozen["live"] >= 0, lambda: fix(s, ts, ctx.experience.task), lambda: (s, ts))

@@ -65,7 +65,7 @@ def only(which: Callable[[PyTree, PyTree, Context], PyTree]) -> Callable:
             def own(tree):
                 return jax.tree.map(lambda mask, leaf: jnp.where(mask, leaf, 0), masks, tree)
 
-            # What stands still must not fill the moments that it starts with when it moves, either.
+            # What stands still must not enter a norm over all gradients, either.
             updates, state = tx.update(own(updates), state, params, **extra)
             return own(updates), state
 
@@ -92,7 +92,7 @@ def check_rows(who: str, ctx: Context) -> None:
 
 
 def progress(ts: TrainState, ctx: Context) -> tuple[jax.Array, jax.Array]:
-    """In `update`: steps of the experience that are done, this one included, and all that it has."""
+    """In `begin` and `update`: steps of the experience that are done, and all that it has."""
     steps = jnp.asarray(ctx.spec.steps)
     return ts.step - (jnp.cumsum(steps) - steps)[ctx.experience.index], steps[ctx.experience.index]
 
