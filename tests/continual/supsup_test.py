@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,6 +69,26 @@ def test_trained_weights_may_stay_as_they_are():
     np.testing.assert_array_equal(frozen["network"]["head"]["bias"], variables.params["head"]["bias"])
 
 
+@pytest.mark.parametrize("weights", ["signed", "model"])
+def test_a_kernel_of_zeros_is_signed_at_random(weights):
+    variables = jax.tree.map(jnp.ones_like, MODEL.init(jax.random.key(0), jnp.zeros((1, 12))))
+    variables.params["head"]["kernel"] *= 0
+    model = MODEL._replace(init=lambda rng, inputs: variables)
+    made = continual.supsup(2, weights=weights).model(model).init(jax.random.key(1), jnp.zeros((1, 12)))
+    head, first = (made.frozen["weights"][name] for name in ("head.kernel", "dense_0.kernel"))
+    np.testing.assert_allclose(jnp.abs(head), np.sqrt(2 / 8), rtol=1e-6)
+    assert 0 < jnp.sum(head > 0) < head.size
+    np.testing.assert_allclose(first, np.sqrt(2 / 12) if weights == "signed" else 1.0, rtol=1e-6)
+
+
+def test_parameters_of_half_precision_stay_so():
+    module = nn.Dense(6, dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)
+    learner = learner_of(continual.supsup(3), model=core.from_linen(module), stream=STREAM)
+    state, data = core.start(learner), core.to_device(STREAM)
+    new, _ = jax.eval_shape(learner.step, state, data, 0, 0)
+    assert new.params["scores"]["kernel"].dtype == jnp.bfloat16
+
+
 def test_what_it_refuses():
     for arguments, match in (
         ({"num_tasks": 0}, "num_tasks expects a whole number of at least 1, got 0"),
@@ -88,7 +109,10 @@ def test_what_it_refuses():
         core.start(learner_of(continual.supsup(2), stream=STREAM))
     with pytest.raises(ValueError, match="supsup needs the task of a row when predicting"):
         learner_of(continual.supsup(3), stream=testing.standard_stream())
+    asking = learner_of(continual.supsup(3), continual.ewc(1.0), stream=STREAM)
+    with pytest.raises(ValueError, match="leave out a method that asks the network without a task"):
+        jax.eval_shape(asking.end, core.start(asking), core.to_device(STREAM), 0)
     replayed = learner_of(continual.er(20), continual.supsup(3), stream=STREAM)
     state, data = core.start(replayed), core.to_device(STREAM)
-    with pytest.raises(ValueError, match="supsup learns one task a batch, and a method before it appends rows"):
+    with pytest.raises(ValueError, match="supsup learns one task a batch, and another method appends rows"):
         jax.eval_shape(replayed.step, state, data, 0, 0)

@@ -51,15 +51,15 @@ def masked(
             check_kernels(who, match, everything, kernels)
             for name, leaf in kernels.items():
                 check_count(who, density, name, leaf, round(density * leaf.size))
-            if weights == "signed":
-                kernels = {name: jnp.sign(leaf) * math.sqrt(2) * _bound(leaf) for name, leaf in kernels.items()}
+            scoring, signing = (jax.random.fold_in(rng, i) for i in (1, 2))
+            kernels = _weights_of(signing, kernels, weights)
             frozen = {
                 "network": cut(made.params, kernels),
                 "base": made.frozen,
                 "masks": {name: jnp.zeros((num_tasks, *leaf.shape), bool) for name, leaf in kernels.items()},
                 "live": jnp.int32(NONE),
             }
-            params = {"scores": draw_scores(jax.random.fold_in(rng, 1), kernels)}
+            params = {"scores": draw_scores(scoring, kernels)}
             (params if trained else frozen)["weights"] = kernels
             return Variables(params, copies(made.model_state, num_tasks), frozen)
 
@@ -73,7 +73,7 @@ def masked(
                 }
 
             def kept():
-                return {name: bank[own].astype(jnp.float32) for name, bank in frozen["masks"].items()}
+                return {name: bank[own].astype(params["scores"][name].dtype) for name, bank in frozen["masks"].items()}
 
             seen = jax.lax.cond(own == frozen["live"], learned, kept)
             held = (params if trained else frozen)["weights"]
@@ -112,6 +112,18 @@ def draw_scores(rng: jax.Array, kernels: Named) -> Named:
         name: _bound(leaf) * jax.random.uniform(key, leaf.shape, leaf.dtype, -1.0, 1.0)
         for key, (name, leaf) in zip(keys, sorted(kernels.items()), strict=True)
     }
+
+
+def _weights_of(rng: jax.Array, kernels: Named, weights: str) -> Named:
+    """The weights behind the masks: a kernel of zeros, as that of a new head, would hide every score behind it."""
+    keys = jax.random.split(rng, len(kernels))
+
+    def one(key, leaf):
+        drawn = jax.random.rademacher(key, leaf.shape, leaf.dtype)
+        signed = math.sqrt(2) * _bound(leaf) * jnp.where(leaf == 0, drawn, jnp.sign(leaf))
+        return signed if weights == "signed" else jnp.where(jnp.any(leaf != 0), leaf, signed)
+
+    return {name: one(key, leaf) for key, (name, leaf) in zip(keys, sorted(kernels.items()), strict=True)}
 
 
 def _bound(kernel: jax.Array) -> float:

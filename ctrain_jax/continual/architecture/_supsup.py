@@ -30,8 +30,9 @@ def supsup(num_tasks: int, *, density: float = 0.1, weights: str = "signed", mat
     Args:
       num_tasks: masks; tasks are numbered from 0.
       density: share of each kernel's weights that a task sees.
-      weights: "signed" makes all weights of a kernel sqrt(2 / fan_in) long and keeps the signs that the model draws;
-        "model" keeps the weights, as those of a trained network.
+      weights: "signed" makes all weights of a kernel sqrt(2 / fan_in) long and keeps the signs that the model draws
+        (fan_in: all axes but the last); "model" keeps the weights, as those of a trained network. A kernel of zeros, as
+        that of a new head, is signed at random.
       match: pattern (`re.search`) of the parameters that are masked, by names like `head.kernel`. All others are
         frozen.
 

@@ -27,7 +27,10 @@ def apply_of_task(who: str, num_tasks: int, answer: Callable[..., Any]) -> Calla
 
     def apply(variables, inputs, *, train=False, rng=None, task=None):
         if task is None:
-            raise ValueError(f"{who} needs the task of a batch: use a stream with task_known=True.")
+            raise ValueError(
+                f"{who} needs the task of a batch: use a stream with task_known=True, and leave out a method that "
+                "asks the network without a task."
+            )
         tasks = jnp.asarray(task)
         own = tasks.reshape(-1)[0]
         states = variables.model_state
@@ -87,7 +90,7 @@ def check_rows(who: str, ctx: Context) -> None:
     """In `update`: nobody appended rows."""
     if ctx.batch["weights"].shape != ctx.incoming["weights"].shape:
         raise ValueError(
-            f"{who} learns one task a batch, and a method before it appends rows: leave that out, nothing is forgotten."
+            f"{who} learns one task a batch, and another method appends rows: leave that out, nothing is forgotten."
         )
 
 
