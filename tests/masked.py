@@ -78,6 +78,10 @@ class Whole:
         (_, chunk, end, _), data = self._compiled, data or self.data
         return end(chunk(self.begun(state, t, data), data, t, 0, self.learner.spec.steps[t])[0], data, t)
 
+    def begin(self, state, t):
+        """The state at the start of an experience."""
+        return self._compiled[0](state, self.data, t)
+
     def answer(self, state, batch):
         """Logits."""
         return np.asarray(self._compiled[3](state, self.data, 2, batch).logits)

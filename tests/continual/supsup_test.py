@@ -48,6 +48,16 @@ def test_later_experiences_change_no_answer_and_no_weight():
         jax.tree.map(np.testing.assert_array_equal, first[part], last[part])
 
 
+def test_an_experience_starts_with_new_scores_and_a_new_state_of_the_optimizer():
+    begun = [whole().begin(whole().states[t], t) for t in range(3)]
+    for state in begun:
+        assert optax.tree.get(state.opt_state, "count") == 0
+    for name, before in whole().states[1].params["scores"].items():
+        drawn = [state.params["scores"][name] for state in begun]
+        assert not np.any(drawn[1] == before) and not np.any(drawn[1] == drawn[2])
+        assert all(np.abs(scores).max() * np.sqrt(before.shape[0]) <= 1 for scores in drawn)
+
+
 def test_the_mask_of_an_experience_is_kept_in_its_exact_size():
     for t in range(3):
         for name, expected in masks_of(whole().states[t + 1].params["scores"], 0.3).items():
