@@ -108,6 +108,13 @@ def test_one_key_ends_in_the_mean_of_the_first_experience_or_of_other_rows_which
         np.testing.assert_allclose(state.frozen["keys"], middle, atol=1e-5)
 
 
+def test_distances_are_not_rounded_where_products_are():
+    """Accelerators round the factors of a product unless they are asked not to."""
+    shapes = [jax.ShapeDtypeStruct(shape, np.float32) for shape in ((2, 6), (3, 6, 4), (3, 5, 4))]
+    made = jax.make_jaxpr(lambda x, projections, keys: _dkvb.nearest(_dkvb.project(x, projections), keys))(*shapes)
+    assert str(made).count("dot_general[") == str(made).count("(Precision.HIGHEST, Precision.HIGHEST)") == 2
+
+
 def test_what_it_refuses():
     for arguments, match in (
         ({"codebooks": 0}, "codebooks expects a whole number of at least 1, got 0"),
@@ -120,6 +127,8 @@ def test_what_it_refuses():
             continual.dkvb(**arguments)
     with pytest.raises(ValueError, match=r"dkvb expects unlabeled \[N, 12\], .* got \[4, 7\]"):
         learner_of(continual.dkvb(unlabeled=np.zeros((4, 7))))
+    with pytest.raises(ValueError, match="dkvb expects unlabeled as floats, .* got uint8: divide images of uint8"):
+        learner_of(continual.dkvb(unlabeled=np.zeros((4, 12), np.uint8)))
     silent = MODEL._replace(apply=lambda *args, **options: (core.Outputs(MODEL.apply(*args, **options)[0].logits), {}))
     with pytest.raises(ValueError, match="dkvb needs features, which the model does not return"):
         learner_of(continual.dkvb(), model=silent)

@@ -61,7 +61,7 @@ def dkvb(
 
     Raises:
       ValueError: a size below 1, a `decay` outside of [0, 1]; when a learner is made, `unlabeled` rows of another
-        shape than the stream's, or a model without features.
+        shape than the stream's, or integers where it has floats, or a model without features.
 
     Example:
       >>> dkvb(unlabeled=np.zeros((100, 28, 28))).needs
@@ -91,7 +91,13 @@ def dkvb(
                         f"dkvb expects unlabeled [N, {', '.join(map(str, inputs.shape[1:]))}], as the network is given "
                         f"inputs, got {list(unlabeled.shape)}."
                     )
-                rows = jnp.asarray(unlabeled, inputs.dtype)
+                rows = jnp.asarray(unlabeled)
+                if jnp.issubdtype(inputs.dtype, jnp.floating) and not jnp.issubdtype(rows.dtype, jnp.floating):
+                    raise ValueError(
+                        f"dkvb expects unlabeled as floats, as the network is given inputs, got {rows.dtype}: divide "
+                        "images of uint8 by 255, and normalise them as the stream does."
+                    )
+                rows = rows.astype(inputs.dtype)
                 features = jax.lax.map(
                     lambda row: encode(frozen, made.model_state, row[None]).features[0], rows, batch_size=_CHUNK
                 )
@@ -127,12 +133,13 @@ def dkvb(
 
 def project(features: jax.Array, projections: jax.Array) -> jax.Array:
     """Features [B, D] as each codebook [C, D, d] sees them: [B, C, d]."""
-    return jnp.einsum("bi,cid->bcd", features.astype(jnp.float32), projections)
+    return jnp.einsum("bi,cid->bcd", features.astype(jnp.float32), projections, precision="highest")
 
 
 def nearest(seen: jax.Array, keys: jax.Array) -> jax.Array:
     """int32 [B, C]: the key [C, K, d] of each codebook that is nearest to what it sees [B, C, d]."""
-    return jnp.argmin(jnp.square(keys).sum(-1) - 2 * jnp.einsum("bcd,ckd->bck", seen, keys), axis=-1)
+    products = jnp.einsum("bcd,ckd->bck", seen, keys, precision="highest")  # differences of near keys are small
+    return jnp.argmin(jnp.square(keys).sum(-1) - 2 * products, axis=-1)
 
 
 def fetch(values: jax.Array, chosen: jax.Array) -> jax.Array:
