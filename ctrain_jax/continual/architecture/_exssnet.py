@@ -5,7 +5,7 @@ Yadav and Bansal, "Exclusive Supermask Subnetwork Training for Continual Learnin
 optimizer as well, so that the promise holds under weight decay; a task ends in its last state, where the code goes on
 from the epoch, of either stage, that was best on held out rows; the two stages share one optimizer, which
 `optax.partition` over "scores" and "weights" gives two rates; scores start anew, without the transfer from similar
-tasks by k nearest neighbours; and what is said of `supsup`.
+tasks by k nearest neighbours; and what is said of `supsup`. Compared as there, weights too are the code's to rounding.
 """
 
 from typing import NamedTuple

@@ -120,7 +120,7 @@ def _weights_of(rng: jax.Array, kernels: Named, weights: str) -> Named:
 
     def one(key, leaf):
         drawn = jax.random.rademacher(key, leaf.shape, leaf.dtype)
-        signed = math.sqrt(2) * _bound(leaf) * jnp.where(leaf == 0, drawn, jnp.sign(leaf))
+        signed = jnp.where(leaf == 0, drawn, jnp.sign(leaf)) * math.sqrt(2) * _bound(leaf)
         return signed if weights == "signed" else jnp.where(jnp.any(leaf != 0), leaf, signed)
 
     return {name: one(key, leaf) for key, (name, leaf) in zip(keys, sorted(kernels.items()), strict=True)}
