@@ -35,6 +35,16 @@ def test_scores_learn_and_then_the_weights_of_their_mask():
             np.testing.assert_allclose(state.params["weights"][name], weights[name], atol=1e-5)
 
 
+def test_what_stands_still_counts_in_no_norm():
+    tx = optax.chain(optax.clip_by_global_norm(1e-3), optax.sgd(1.0))
+    learner = learner_of(continual.exssnet(3, density=0.4), stream=STREAM, optimizer=tx)
+    data = core.to_device(STREAM)
+    state = jax.jit(learner.begin)(core.start(learner), data, 0)
+    new, _ = jax.jit(learner.step)(state, data, 0, 0)
+    moved = optax.tree.norm(optax.tree.sub(new.params["scores"], state.params["scores"]))
+    np.testing.assert_allclose(moved, 1e-3, rtol=1e-3)
+
+
 @functools.cache
 def whole():
     return Whole(continual.exssnet(3, density=0.3))

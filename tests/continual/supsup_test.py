@@ -64,6 +64,13 @@ def test_the_mask_of_an_experience_is_kept_in_its_exact_size():
             np.testing.assert_array_equal(whole().states[3].frozen["masks"][name][t], expected)
 
 
+def test_each_task_answers_by_statistics_of_its_own():
+    state = whole().states[3]
+    other = state._replace(model_state=jax.tree.map(lambda bank: bank.at[1].add(1.0), state.model_state))
+    np.testing.assert_array_equal(whole().answer(other, asked(0)), whole().answers[2][0])
+    assert np.any(whole().answer(other, asked(1)) != whole().answers[2][1])
+
+
 def test_rows_of_another_task_than_the_first_get_no_answer():
     mixed = asked(0) | {"task": np.array([0] * 5 + [1, 2, -1, 3], np.int32)}
     logits = whole().answer(whole().states[3], mixed)
