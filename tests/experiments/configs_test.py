@@ -9,7 +9,7 @@ import pytest
 from experiments import _build, continual
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = [ROOT / "configs" / name for name in ("continual", "fault", "streams")]
+FOLDERS = [ROOT / "configs" / name for name in ("continual", "fault", "peft", "streams")]
 FILES = sorted(path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in folder.glob("*.py"))
 COMMAND = re.compile(
     r"^python -m experiments\.continual --config=(\S+?\.py)(?::(\S+))? --workdir=runs/(\S+) --seeds=5$", re.MULTILINE
