@@ -84,7 +84,7 @@ METHODS = {
     "hpcr": [lambda: continual.hpcr(20), lambda: continual.hpcr(20, samples=True, batch_size=12, policy="ring")],
     "icarl": [lambda: continual.icarl(4, temperature=2.0)],
     "l2_anchor": [lambda: continual.l2_anchor(1.0)],
-    "lae": [lambda: peft.lae(peft.lora(2, train="^head"), decay=0.9, freeze_steps=3)],
+    "lae": [lambda: peft.lae(peft.lora(2, train="^head"), decay=0.9, freeze_steps=8)],
     "lingocl": [
         lambda: continual.lingocl(ops.simplex_targets(6, 5)),
         lambda: core.chain(continual.lingocl(jax.numpy.eye(6, 16), learn_scale=True, project=False), continual.er(20)),
