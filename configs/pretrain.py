@@ -2,10 +2,11 @@
 
 python -m experiments.pretrain --name=vit_fashion_mnist --data_dir=DIR
 
-with DIR as `make data` prepared it; also resnet_cifar10, resnet_fashion_mnist, vit_cifar10, or all. The other half of CIFAR-10, and MNIST, are left for the
-streams. A run starts from one of them by `config.weights = "vit_fashion_mnist"`.
+with DIR as `make data` prepared it; also resnet_cifar10, resnet_fashion_mnist, vit_cifar10, or all. The other half of
+CIFAR-10, and MNIST, are left for the streams. A run starts from one of them by `config.weights = "vit_fashion_mnist"`.
 
-MEASURED
+Measured: vit_fashion_mnist took 167 s on one core that was in use, and has 83.7 percent of the test rows right. The
+other three were not trained to their end yet.
 """
 
 from ml_collections import ConfigDict
