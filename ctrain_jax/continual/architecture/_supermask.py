@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from ctrain_jax.continual._restart import restart
 from ctrain_jax.continual.architecture._tasks import (
     NONE,
     by_task,
@@ -16,7 +17,6 @@ from ctrain_jax.continual.architecture._tasks import (
     cut,
     filled,
     named,
-    restart,
 )
 from ctrain_jax.core import Context, Model, TrainState, Variables
 from ctrain_jax.ops import check_choice, check_fraction, check_positive, check_size, straight_through, top_k_mask

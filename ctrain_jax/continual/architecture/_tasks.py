@@ -100,14 +100,6 @@ def progress(ts: TrainState, ctx: Context) -> tuple[jax.Array, jax.Array]:
     return ts.step - (jnp.cumsum(steps) - steps)[ctx.experience.index], steps[ctx.experience.index]
 
 
-def restart(ts: TrainState, ctx: Context) -> TrainState:
-    """The state of the optimizer anew."""
-    fresh = ctx.optimizer.init(ts.params)
-    return ts._replace(
-        opt_state=jax.tree.map(lambda new, old: jax.lax.convert_element_type(new, old.dtype), fresh, ts.opt_state)
-    )
-
-
 def copies(tree: PyTree, num_tasks: int) -> PyTree:
     """One for each task, along a new first axis."""
     return jax.tree.map(lambda leaf: jnp.stack([leaf] * num_tasks), tree)

@@ -9,6 +9,7 @@ experiences is kept, so the answers are those of the latest network alone.
 import jax
 import jax.numpy as jnp
 
+from ctrain_jax.continual._restart import restart
 from ctrain_jax.core import Method
 
 
@@ -37,6 +38,6 @@ def reinitialize() -> Method:
         new = (fresh.params, fresh.model_state)
         first = ctx.experience.index == 0
         params, model_state = jax.tree.map(lambda a, b: jnp.where(first, a, b), old, new)
-        return s, ts._replace(params=params, model_state=model_state, opt_state=ctx.optimizer.init(params))
+        return s, restart(ts._replace(params=params, model_state=model_state), ctx)
 
     return Method("reinitialize", begin=begin, needs=("boundaries",))
