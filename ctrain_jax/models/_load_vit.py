@@ -89,7 +89,8 @@ def load_vit(path: str | Path, *, num_classes: int | None = None, heads: int | N
       `core.from_linen(vit)`.
 
     Raises:
-      ValueError: a file of another network, or of none; `heads` that do not divide the width.
+      ValueError: a file of another network, or of none; `heads` that do not divide the width, or that are not those
+        of an `.npz`.
       ImportError: `safetensors` is not installed (`pip install 'ctrain_jax[export]'`).
     """
     path = Path(path)
@@ -117,6 +118,8 @@ def load_vit(path: str | Path, *, num_classes: int | None = None, heads: int | N
         raise ValueError(f"{path} has patches of {patch} x {across} pixels: ViT cuts images into squares.")
     query, position = tensors["block_0/attention/query/kernel"], tensors["position"]
     if query.ndim == 3:
+        if heads not in (None, query.shape[1]):
+            raise ValueError(f"{path} has {query.shape[1]} heads, got heads={heads}: leave it to the file.")
         heads = query.shape[1]
     patches = position.shape[1]
     if "cls" in tensors and math.isqrt(patches) ** 2 == patches:  # the class token has no position
@@ -148,7 +151,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     tensors = inside or tensors
     stacked = [name for name in tensors if "/encoderblock/" in name]  # blocks of one scan
     for name in stacked:
-        for index, x in enumerate(tensors.pop(name)):
+        for index, x in enumerate(np.atleast_1d(tensors.pop(name))):
             tensors[name.replace("/encoderblock/", f"/encoderblock_{index}/")] = x
     return tensors
 
@@ -161,6 +164,10 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         raw = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or no safetensors file ({error}): fetch it again.") from error
+    except (AttributeError, KeyError, TypeError) as error:  # of a dtype that the reader has no name for
+        raise ValueError(
+            f"{path} holds numbers of another kind than float32, float16 or bfloat16 ({error})."
+        ) from error
     tensors = {}
     for name, x in raw.items():
         name, x = name.removeprefix("vit."), np.asarray(x)
@@ -169,7 +176,11 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
             kind = "scale" if x.ndim == 1 else "kernel"
             x = x.transpose(2, 3, 1, 0) if x.ndim == 4 else x.T
         name = ".".join([*front, kind])
-        if front[-1:] == ["qkv"]:
+        if front[-1:] == ["qkv"] and kind in ("kernel", "bias"):
+            if not x.ndim or x.shape[-1] % 3:
+                raise ValueError(
+                    f"{path} has {name} of shape {x.shape[::-1]}, which query, key and value cannot share."
+                )
             for part, y in zip(("query", "key", "value"), np.split(x, 3, axis=-1), strict=True):
                 tensors[name.replace("qkv", part)] = y
         else:
@@ -191,11 +202,15 @@ def _named(
             raise ValueError(f"{path} holds {name}, and load_vit has no place for it: {what}.")
         if num_classes is not None and ours.startswith("head/"):
             continue
-        if x.dtype.kind == "V" and x.dtype.itemsize == 2:  # how numpy stores bfloat16
+        if ours in tensors:
+            raise ValueError(f"{path} holds {name} and another tensor for {ours}: it is of another network.")
+        if x.dtype == "V2":  # how numpy stores bfloat16
             x = x.view(jnp.bfloat16)
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ValueError(f"{path} holds {name} as {x.dtype}: weights are floats.")
         tensors[ours] = x.astype(np.float32)
-    if num_classes is not None and "norm/scale" in tensors:
-        tensors["head/kernel"] = np.zeros((tensors["norm/scale"].size, num_classes), np.float32)
+    if num_classes is not None and "embed/kernel" in tensors:
+        tensors["head/kernel"] = np.zeros((tensors["embed/kernel"].shape[-1], num_classes), np.float32)
         tensors["head/bias"] = np.zeros(num_classes, np.float32)
     return tensors
 

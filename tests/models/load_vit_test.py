@@ -161,6 +161,12 @@ def test_a_new_head_answers_zero_until_it_learns(tmp_path):
         (lambda t: t | {"pos_embed": np.ones((1, 8, WIDTH), np.float32)}, "position of shape"),
         (lambda t: t | {"patch_embed.proj.weight": np.ones((WIDTH, 3, 4, 2), np.float32)}, "4 x 2 pixels"),
         (lambda t: {"blocks.0.norm1.bias": np.ones(3, np.float32)}, "holds no embed/kernel of a ViT"),
+        (
+            lambda t: t | {"blocks.0.attn.qkv.weight": np.ones((25, 8), np.float32)},
+            r"of shape \(25, 8\), which query, key",
+        ),
+        (lambda t: t | {"blocks.0.attn.qkv.lora_A": np.ones((2, 8), np.float32)}, "qkv.lora_A.*has no such layer"),
+        (lambda t: {k: x.astype(np.int32) for k, x in t.items()}, "as int32: weights are floats"),
     ],
 )
 def test_a_file_of_another_network_is_refused(tmp_path, change, message):
@@ -183,3 +189,30 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path):
     np.savez(tmp_path / "objects.npz", cls=np.array([{}], object))
     with pytest.raises(ValueError, match="is damaged or no"):
         load_vit(tmp_path / "objects.npz")
+
+
+def test_odd_tensors_of_flax_are_refused(tmp_path):
+    images = jnp.ones((1, SIDE, SIDE, 3))
+    flat, path = written(Published().init(jax.random.key(0), images)["params"]), tmp_path / "vit.npz"
+    other = "Transformer/encoderblock_0/MultiHeadDotProductAttention_0/query/bias"
+    for change, message in (
+        ({other: np.ones((HEADS, WIDTH // HEADS), np.float32)}, "and another tensor for block_0/attention/query/bias"),
+        ({"cls": np.array(["a"])}, "holds cls as <U1: weights are floats"),
+        ({"Transformer/encoderblock/MlpBlock_0/Dense_0/bias": np.float32(1)}, "another tensor for block_0/mlp_0/bias"),
+    ):
+        np.savez(path, **flat | change)
+        with pytest.raises(ValueError, match=message):
+            load_vit(path)
+    np.savez(path, **flat)
+    with pytest.raises(ValueError, match="has 2 heads, got heads=4: leave it to the file"):
+        load_vit(path, heads=4)
+    np.savez(path, **{name: x for name, x in flat.items() if "encoder_norm" not in name})
+    with pytest.raises(ValueError, match="lacks norm/bias"):
+        load_vit(path, num_classes=3)
+
+
+def test_numbers_of_8_bits_are_refused(tmp_path):
+    header = b'{"cls_token": {"dtype": "F8_E4M3", "shape": [8], "data_offsets": [0, 8]}}'
+    (tmp_path / "vit.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    with pytest.raises(ValueError, match="numbers of another kind"):
+        load_vit(tmp_path / "vit.safetensors")
