@@ -123,13 +123,13 @@ def build(
     refused("config.optimizer", jax.eval_shape, lambda x: optimizer.update(x, optimizer.init(x), x), jnp.zeros(1))
     options = {"batch_size": config.batch_size, "epochs": config.epochs, "steps": config.steps, "mesh": mesh}
     options |= {"skip_nonfinite": skip_nonfinite, "rules": rules, "online": online, "problem": problem}
-    model = core.from_linen(module)
-    if (weights := config.get("weights")) is not None:
-        if not isinstance(weights, str):
-            raise ConfigError(f"config.weights expects a file, or the name of a backbone, got {weights!r}.")
-        trained = refused("config.weights", lambda: core.load_tensors(_weights.file(weights)))
-        model = _weights.started(model, trained)
+    model, weights = core.from_linen(module), config.get("weights")
+    if weights is not None and not isinstance(weights, str):
+        raise ConfigError(f"config.weights expects a file, or the name of a backbone, got {weights!r}.")
+    trained = None if weights is None else refused("config.weights", lambda: core.load_tensors(_weights.file(weights)))
     learner = refused("config", core.make_learner, model, method, optimizer, stream, **options)
+    if trained is not None:
+        learner = refused(f"config.weights {weights}", _weights.started, learner, model, trained)
     if online and any(n > -(-int(size) // config.batch_size) for n, size in _passes(learner)):
         raise ConfigError(
             "config.online predicts each row before it is learned, which is so in the first pass alone: set "

@@ -5,10 +5,11 @@ import json
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 
 from configs import pretrain
 from ctrain_jax import core
-from experiments import _cost
+from experiments import _cli, _cost
 
 
 def folder(name: str, cache: str | Path | None = None) -> Path:
@@ -22,9 +23,12 @@ def file(weights: str) -> Path:
     """The file that `config.weights` names.
 
     Raises:
-      ValueError: a name whose backbone is not there yet.
+      ValueError: neither a file nor a backbone, or one that is not trained yet.
     """
     if weights not in pretrain.BACKBONES:
+        if not Path(weights).is_file():
+            what = _cli.nearest(weights, pretrain.BACKBONES)
+            raise ValueError(f"{weights!r} is no file and no backbone of configs/pretrain.py: {what}")
         return Path(weights)
     path = folder(weights) / "variables.safetensors"
     if not path.is_file():
@@ -32,34 +36,39 @@ def file(weights: str) -> Path:
     return path
 
 
-def started(model: core.Model, variables: core.Variables) -> core.Model:
-    """A model whose `init` gives these Variables; a `head` for another number of classes starts anew.
+def started(learner: core.Learner, model: core.Model, variables: core.Variables) -> core.Learner:
+    """A learner of `model` that starts from these Variables; a `head` for another number of classes starts anew.
+
+    What a method draws later, by `ctx.model.init`, is a draw.
 
     Raises:
-      ValueError: in `init`, Variables of another network.
+      ValueError: Variables of another network.
     """
-    given = _leaves(variables)
+    given, batch = _leaves(variables), learner.spec.batch["inputs"]
 
-    def init(rng: jax.Array, inputs: jax.Array) -> core.Variables:
-        fresh = model.init(rng, inputs)
+    def start(path: tuple, x: jax.Array) -> jax.Array:
+        name = _name(path)
+        if given[name].shape == x.shape:
+            return given[name].astype(x.dtype)
+        if name.startswith("params/head/"):
+            return x
+        raise ValueError(
+            f"it has {name} of shape {given[name].shape}, expected {x.shape}: give weights of the network that "
+            "config.model says."
+        )
+
+    def fitted(rng: jax.Array) -> core.Variables:
+        fresh = model.init(core.tag(rng, "model"), jnp.zeros(batch.shape, batch.dtype))
         if wrong := sorted(given.keys() ^ _leaves(fresh).keys()):
             word = "also has" if wrong[0] in given else "lacks"
-            raise ValueError(f"config.weights {word} {wrong[0]}: give weights of the network that config.model says.")
-
-        def start(path: tuple, x: jax.Array) -> jax.Array:
-            name = _name(path)
-            if given[name].shape == x.shape:
-                return given[name]
-            if name.startswith("params/head/"):
-                return x
-            raise ValueError(
-                f"config.weights has {name} of shape {given[name].shape}, expected {x.shape}: give weights of the "
-                "network that config.model says."
-            )
-
+            raise ValueError(f"it {word} {wrong[0]}: give weights of the network that config.model says.")
         return jax.tree_util.tree_map_with_path(start, fresh)
 
-    return model._replace(init=init)
+    def init(rng: jax.Array, variables: core.Variables | None = None) -> core.TrainState:
+        return learner.init(rng, fitted(rng) if variables is None else variables)
+
+    jax.eval_shape(fitted, jax.random.key(0))
+    return learner._replace(init=init)
 
 
 def _leaves(variables: core.Variables) -> dict[str, jax.Array]:

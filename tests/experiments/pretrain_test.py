@@ -66,16 +66,33 @@ def test_weights_of_another_network_are_refused(cache, tmp_path):
     config = small("run")
     config.weights = str(pretrained("vit_fashion_mnist"))
     config.model.hidden = (5,)
-    with pytest.raises(_build.ConfigError, match=r"has params/dense_0/\w+ of shape .*4,?\), expected"):
+    with pytest.raises(
+        _build.ConfigError, match=r"config.weights /.*: it has params/dense_0/\w+ of shape .*4,?\), expected"
+    ):
         _build.build(config)
     config.model.hidden = (4, 4)
-    with pytest.raises(_build.ConfigError, match="config.weights lacks params/dense_1"):
+    with pytest.raises(_build.ConfigError, match="config.weights /.*: it lacks params/dense_1"):
         _build.build(config)
     config = small("run")
     config.weights = 3
     with pytest.raises(_build.ConfigError, match="expects a file, or the name of a backbone, got 3"):
         _build.build(config)
     config = small("run")
-    config.weights = str(tmp_path / "none")
-    with pytest.raises(_build.ConfigError, match="config.weights: .*none"):
-        _build.build(config)
+    for name, hint in ((str(tmp_path / "none"), "choose from"), ("vit_fashion", "did you mean 'vit_fashion_mnist'")):
+        config.weights = name
+        with pytest.raises(_build.ConfigError, match=f"config.weights: '{name}' is no file and no backbone.*{hint}"):
+            _build.build(config)
+
+
+def test_what_a_method_draws_anew_is_not_the_weights(cache, tmp_path):
+    config = small("run")
+    fresh = core.start(_build.build(config))
+    half = jax.tree.map(lambda x: (x + 1).astype("bfloat16"), fresh.params)
+    core.save_tensors(tmp_path / "half", core.Variables(half, {}, {}))
+    config.weights, config.methods, config.scenario.num_experiences = str(tmp_path / "half"), ("reinitialize",), 2
+    learner = _build.build(config)
+    first = core.start(learner)
+    jax.tree.map(np.testing.assert_array_equal, first.params, half)
+    assert {x.dtype.name for x in jax.tree.leaves(first.params)} == {"float32"}
+    second = jax.jit(learner.begin)(first, core.to_device(learner.stream), 1)
+    np.testing.assert_array_equal(second.params["dense_0"]["bias"], 0)
