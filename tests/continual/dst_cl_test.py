@@ -90,6 +90,15 @@ def test_weights_that_are_owned_stand_still_and_the_others_of_a_mask_learn():
             assert np.mean(after[fresh] != np.asarray(drawn[layer]["kernel"])[fresh]) > 0.9
 
 
+def test_what_nobody_owns_starts_where_the_model_drew_it():
+    start, learned = whole().states[:2]
+    begun = jax.jit(whole().learner.begin)(learned, whole().data, 1)
+    for name, owned in learned.method_state["dst_cl"].owned.items():
+        drawn, old, new = (np.asarray(x.params[name.split(".")[0]]["kernel"]) for x in (start, learned, begun))
+        np.testing.assert_array_equal(new, np.where(owned, old, drawn))
+        assert np.any(old != new)
+
+
 def test_later_experiences_change_no_answer():
     answers = whole().answers
     np.testing.assert_array_equal(answers[2][0], answers[0][0])

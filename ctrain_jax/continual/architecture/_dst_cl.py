@@ -2,14 +2,15 @@
 
 Yildirim et al., "Continual Learning with Dynamic Sparse Training: Exploring Algorithms for Effective Model Updates",
 CPAL 2024, arXiv 2308.14831. The authors' code (muratonuryildirim/CL-with-DST) was opened. As there, a task starts on
-random weights, those of earlier tasks among them, which it sees and does not train. Where we differ: masks have exact
-sizes, where the code draws each weight by itself; only weights that the task trains are dropped, and only weights that
-nobody owns grow, so that the task keeps as many to train as it starts with, where the code lets all move; a weight that
-was dropped may grow again in the same change; free weights start an experience where the model drew them, where the
-code leaves them 0; each task has a dense output layer of its own, where the code masks one for all classes; biases and
-the scales of a normalisation learn with the first task alone, where the code trains them on and lets earlier answers
-move; the last state is kept, where the code takes the best epoch; the momentum of SNFS, which is part of an optimizer
-that the user brings, is left out.
+random weights, those of earlier tasks among them, which it sees and does not train; a weight that was dropped may grow
+again in the same change, and keeps its value then. Where we differ: masks have exact sizes, where the code draws each
+weight by itself, random growth included; only weights that the task trains are dropped, and only weights that nobody
+owns grow, so that the task keeps as many to train as it starts with, where the code lets all move; the share that is
+exchanged falls to 0, there to 0.005, and is rounded, there up; free weights start an experience where the model drew
+them, where the code leaves them 0; each task has a dense output layer of its own, where the code masks one for all
+classes; biases and the scales of a normalisation learn with the first task alone, where the code trains them on and
+lets earlier answers move; the last state is kept, where the code takes the best epoch; the momentum of SNFS, which is
+part of an optimizer that the user brings, is left out.
 """
 
 from typing import NamedTuple
