@@ -3,10 +3,11 @@
 python -m experiments.pretrain --name=vit_fashion_mnist --data_dir=DIR
 
 with DIR as `make data` prepared it; also resnet_cifar10, resnet_fashion_mnist, vit_cifar10, or all. The other half of
-CIFAR-10, and MNIST, are left for the streams. A run starts from one of them by `config.weights = "vit_fashion_mnist"`.
+CIFAR-10, and MNIST, are left for the streams. A run starts from one of them by `config.weights = "vit_fashion_mnist"`,
+with a new head.
 
 Measured: vit_fashion_mnist took 167 s on one core that was in use, and has 83.7 percent of the test rows right. The
-other three were not trained to their end yet.
+other three were not trained to their end yet; vit_cifar10 made 690 steps in 9 minutes on a core in use by others.
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +19,7 @@ SLIM = {"name": "ResNet18", "width": 20}
 BACKBONES = {
     "resnet_cifar10": ("cifar10", SLIM, 5),
     "resnet_fashion_mnist": ("fashion_mnist", SLIM, 3),
-    "vit_cifar10": ("cifar10", VIT | {"patch": 4, "width": 96}, 15),
+    "vit_cifar10": ("cifar10", VIT | {"patch": 4, "width": 96}, 10),
     "vit_fashion_mnist": ("fashion_mnist", VIT, 5),
 }
 
