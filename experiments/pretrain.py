@@ -54,8 +54,11 @@ def pretrained(
         config = pretrain.get_config(name)
         if data_dir is not None:
             config.source.data_dir = data_dir
-        if not train(config, folder, quiet=quiet, received=received)["finished"]:
-            return None
+        try:
+            if not train(config, folder, quiet=quiet, received=received)["finished"]:
+                return None
+        except _build.ConfigError as error:  # by the name of the flag that there is here
+            raise _build.ConfigError(str(error).replace("--workdir", "--cache")) from error
         _, state = load(folder)
         part = path.with_suffix(".part")
         core.save_tensors(part, state)

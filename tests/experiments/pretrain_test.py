@@ -62,6 +62,14 @@ def test_a_backbone_is_trained_once_and_a_run_starts_from_it(cache, monkeypatch)
     assert state.params["head"]["kernel"].shape == (4, 3)
 
 
+def test_what_is_wrong_with_the_folder_is_told_by_its_flag(cache):
+    folder = _weights.folder("vit_fashion_mnist")
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"seed": 1}')
+    with pytest.raises(_build.ConfigError, match="config.json cannot be read .*use another --cache"):
+        pretrained("vit_fashion_mnist")
+
+
 def test_weights_of_another_network_are_refused(cache, tmp_path):
     config = small("run")
     config.weights = str(pretrained("vit_fashion_mnist"))
