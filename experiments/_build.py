@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
+from configs import pretrain
 from ctrain_jax import continual, core, fault, models, optim, peft, streams
 from experiments import _cli, _sources, _weights
 
@@ -129,7 +130,8 @@ def build(
     trained = None if weights is None else refused("config.weights", lambda: core.load_tensors(_weights.file(weights)))
     learner = refused("config", core.make_learner, model, method, optimizer, stream, **options)
     if trained is not None:
-        learner = refused(f"config.weights {weights}", _weights.started, learner, model, trained)
+        new_head = weights in pretrain.BACKBONES
+        learner = refused(f"config.weights {weights}", _weights.started, learner, model, trained, new_head)
     if online and any(n > -(-int(size) // config.batch_size) for n, size in _passes(learner)):
         raise ConfigError(
             "config.online predicts each row before it is learned, which is so in the first pass alone: set "

@@ -36,10 +36,19 @@ def file(weights: str) -> Path:
     return path
 
 
-def started(learner: core.Learner, model: core.Model, variables: core.Variables) -> core.Learner:
+def started(learner: core.Learner, model: core.Model, variables: core.Variables, new_head: bool) -> core.Learner:
     """A learner of `model` that starts from these Variables; a `head` for another number of classes starts anew.
 
     What a method draws later, by `ctx.model.init`, is a draw.
+
+    Args:
+      learner: to be started.
+      model: as it is before its method wraps it.
+      variables: of the model.
+      new_head: whether the `head` starts anew in any case: the classes of a backbone are not those of the stream.
+
+    Returns:
+      The learner.
 
     Raises:
       ValueError: Variables of another network.
@@ -48,9 +57,10 @@ def started(learner: core.Learner, model: core.Model, variables: core.Variables)
 
     def start(path: tuple, x: jax.Array) -> jax.Array:
         name = _name(path)
-        if given[name].shape == x.shape:
+        of_head = name.startswith("params/head/")
+        if given[name].shape == x.shape and not (of_head and new_head):
             return given[name].astype(x.dtype)
-        if name.startswith("params/head/"):
+        if of_head:
             return x
         raise ValueError(
             f"it has {name} of shape {given[name].shape}, expected {x.shape}: give weights of the network that "
