@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from ctrain_jax import models
+from ctrain_jax.continual._restart import restart
 from ctrain_jax.continual.architecture._tasks import (
     NONE,
     apply_of_task,
@@ -26,7 +27,6 @@ from ctrain_jax.continual.architecture._tasks import (
     cut,
     filled,
     named,
-    restart,
 )
 from ctrain_jax.core import Method, Model, Variables
 from ctrain_jax.ops import check_choice, check_size
