@@ -124,5 +124,8 @@ def test_what_it_refuses():
         core.start(learner_of(continual.packnet(2), stream=STREAM))
     replayed = learner_of(continual.er(20), continual.packnet(3), stream=STREAM)
     state, data = core.start(replayed), core.to_device(STREAM)
+    anchored = learner_of(continual.packnet(3), continual.ewc(1.0), stream=STREAM)
+    with pytest.raises(ValueError, match=r"packnet needs the task of a batch: .* without a task \(ewc, mas\)"):
+        jax.eval_shape(anchored.end, core.start(anchored), data, 0)
     with pytest.raises(ValueError, match="packnet learns one task a batch"):
         jax.eval_shape(replayed.step, state, data, 0, 0)

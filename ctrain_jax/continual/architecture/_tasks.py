@@ -28,8 +28,8 @@ def apply_of_task(who: str, num_tasks: int, answer: Callable[..., Any]) -> Calla
     def apply(variables, inputs, *, train=False, rng=None, task=None):
         if task is None:
             raise ValueError(
-                f"{who} needs the task of a batch: use a stream with task_known=True, and leave out a method that "
-                "asks the network without a task."
+                f"{who} needs the task of a batch: use a stream with task_known=True, and leave out methods that ask "
+                "the network without a task (ewc, mas): nothing is forgotten."
             )
         tasks = jnp.asarray(task)
         own = tasks.reshape(-1)[0]
