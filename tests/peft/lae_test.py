@@ -64,9 +64,13 @@ def test_a_decay_of_0_is_the_online_adapter_and_of_1_that_of_the_first_experienc
 
 def test_the_adapter_waits_while_the_head_settles():
     run, data = learner(freeze_steps=2), core.to_device(STREAM)
+    step = jax.jit(run.step)
+    start = core.start(run)
+    first, _ = step(run.begin(start, data, 0), data, 0, 0)
+    kernel = next(iter(start.params["new"]))
+    assert np.any(first.params["new"][kernel]["b"] != 0)  # in the first experience it does not wait
     state = through(run, 1, data)
     state = run.begin(state, data, 1)
-    step = jax.jit(run.step)
     moved = []
     for i in range(3):
         before = jax.tree.map(np.array, state.params)
