@@ -122,6 +122,22 @@ def test_what_follows_a_pointwise_convolution(pointwise, shape):
     assert (kernels["Conv_0"].shape if "Conv_0" in kernels else None) == shape
 
 
+class Unnamed(nn.Module):
+    """A network whose last layer is `Dense_0`."""
+
+    @nn.compact
+    def __call__(self, inputs):
+        return nn.Dense(6)(nn.GroupNorm(1)(nn.Conv(2, (3, 3))(inputs.reshape(-1, 4, 3, 1))).mean((1, 2)))
+
+
+def test_a_last_layer_of_another_name_is_asked_for():
+    model = core.from_linen(Unnamed())
+    with pytest.raises(ValueError, match="clr finds no layer head: give own, to find the last of .*Dense_0.kernel"):
+        learner_of(continual.clr(3), model=model, stream=STREAM)
+    given = continual.clr(3, own=r"^Dense_0").model(model).init(jax.random.key(0), jnp.zeros((1, 12)))
+    assert set(given.params["own"]) == {"Dense_0.bias", "Dense_0.kernel"}
+
+
 def test_what_it_refuses():
     for arguments, match in (
         ({"num_tasks": 0}, "num_tasks expects a whole number of at least 1, got 0"),

@@ -31,8 +31,10 @@ from ctrain_jax.continual.architecture._tasks import (
 from ctrain_jax.core import Method, Model, Variables
 from ctrain_jax.ops import check_choice, check_size
 
+NORM_AND_HEAD = r"(?i:norm)|^head\b"
 
-def clr(num_tasks: int, *, size: int = 3, pointwise: str = "none", own: str = r"(?i:norm)|^head\b") -> Method:
+
+def clr(num_tasks: int, *, size: int = 3, pointwise: str = "none", own: str = NORM_AND_HEAD) -> Method:
     r"""After each convolution of a frozen network, a small kernel for each channel, which each task has for itself.
 
     Channel :math:`c` of what a convolution answers becomes, for task :math:`t`,
@@ -51,7 +53,8 @@ def clr(num_tasks: int, *, size: int = 3, pointwise: str = "none", own: str = r"
       size: side of a kernel, odd; the paper's is 3.
       pointwise: what follows a 1x1 convolution: "none", as in the paper; a "scale" for each channel; a "kernel" as
         everywhere, as in the paper's CLR-Full.
-      own: pattern (`re.search`) of the parameters that each task has for itself, by names like `head.kernel`.
+      own: pattern (`re.search`) of the parameters that each task has for itself, by names like `head.kernel`;
+        normalisation and the layer `head`. A last layer of another name is to be found by it, or it learns nothing.
 
     Returns:
       The method. It needs the task of a row in tests as well: `streams.task_incremental`,
@@ -60,7 +63,8 @@ def clr(num_tasks: int, *, size: int = 3, pointwise: str = "none", own: str = r"
 
     Raises:
       ValueError: `num_tasks` below 1, an even `size`, another `pointwise`; when a learner is made, a model without
-        convolutions of linen over [B, H, W, C], an `own` that finds nothing, or more experiences than tasks.
+        convolutions of linen over [B, H, W, C], an `own` that finds nothing, or that is not given and finds no
+        `head`, or more experiences than tasks.
 
     Example:
       >>> clr(5).needs
@@ -86,6 +90,8 @@ def clr(num_tasks: int, *, size: int = 3, pointwise: str = "none", own: str = r"
             owned = {name: leaf for name, leaf in everything.items() if re.search(own, name)}
             if not owned:
                 raise ValueError(f"clr: own={own!r} finds no parameter: choose from {', '.join(sorted(everything))}.")
+            if own == NORM_AND_HEAD and not any(re.match(r"head\b", name) for name in owned):
+                raise ValueError(f"clr finds no layer head: give own, to find the last of {', '.join(everything)}.")
             params = {"kernels": kernels, "own": owned}
             banks, states = copies((params, made.model_state), num_tasks)
             network = cut(made.params, owned)
