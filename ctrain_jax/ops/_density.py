@@ -14,7 +14,7 @@ def erk_density(shapes: Mapping[str, Sequence[int]], density: float) -> dict[str
     r"""The density of each kernel, larger where it is small: Erdős-Rényi-Kernel.
 
     .. math:: d_l = \min\Big(1, \; \epsilon \, \frac{\sum_i n_i}{\prod_i n_i}\Big) \quad \text{for a kernel of shape }
-              (n_1, n_2, \dots)
+              (n_1, n_2, \ldots)
 
     with the one :math:`\epsilon` at which all kernels together have the density that is asked for.
 

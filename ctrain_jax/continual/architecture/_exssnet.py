@@ -40,7 +40,7 @@ def exssnet(
     In the first steps of experience :math:`t` its scores learn, and weights stand still. Then the mask :math:`M_t` is
     fixed, and weights learn at
 
-    .. math:: E_t = M_t \setminus (M_1 \cup \dots \cup M_{t-1}),
+    .. math:: E_t = M_t \setminus (M_1 \cup \ldots \cup M_{t-1}),
 
     which no earlier task looks at: nothing is forgotten, and a task reads what earlier ones have trained where masks
     overlap. A task that comes again gets a new mask, and trains in it what no mask of another task has. Each stage
