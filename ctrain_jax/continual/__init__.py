@@ -1,6 +1,6 @@
 """Continual learning: methods that live through a stream."""
 
-from ctrain_jax.continual.architecture import clr, dkvb, dst_cl, exssnet, packnet, supsup
+from ctrain_jax.continual.architecture import clr, dkvb, dst_cl, expert_gate, exssnet, packnet, supsup
 from ctrain_jax.continual.optimization import (
     adaptive_ema,
     agem,
@@ -23,6 +23,7 @@ from ctrain_jax.continual.regularization import (
     ovor,
     rwalk,
     si,
+    task_free_mas,
 )
 from ctrain_jax.continual.replay import (
     augmentation,
@@ -60,6 +61,7 @@ __all__ = [
     "er",
     "er_ace",
     "ewc",
+    "expert_gate",
     "exssnet",
     "feature_distillation",
     "fetril",
@@ -91,6 +93,7 @@ __all__ = [
     "scr",
     "si",
     "supsup",
+    "task_free_mas",
     "slca",
     "three_way",
     "uer",

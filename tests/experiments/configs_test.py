@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import _build, continual
+from experiments import _build, _cost, continual
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = [ROOT / "configs" / name for name in ("continual", "fault", "peft", "streams")]
@@ -38,7 +38,9 @@ def test_the_header_names_the_file_and_a_workdir_of_its_own(file):
 
 
 @pytest.mark.parametrize(("file", "argument"), CASES)
-def test_two_steps(file, argument, tmp_path):
+def test_two_steps(file, argument, tmp_path, monkeypatch):
+    # Counting lowers the step once more, a fifth of the time; cost_test.py counts.
+    monkeypatch.setattr(_cost, "step_flops", lambda *_: None)
     config = runpy.run_path(str(ROOT / file))["get_config"](",".join(filter(None, [argument, "runlocal"])))
     config.steps = 2
     if "hidden" in config.model:

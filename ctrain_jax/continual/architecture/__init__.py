@@ -3,8 +3,21 @@
 from ctrain_jax.continual.architecture._clr import clr
 from ctrain_jax.continual.architecture._dkvb import dkvb
 from ctrain_jax.continual.architecture._dst_cl import DstClState, dst_cl
+from ctrain_jax.continual.architecture._expert_gate import ExpertGateState, expert_gate
 from ctrain_jax.continual.architecture._exssnet import ExssnetState, exssnet
 from ctrain_jax.continual.architecture._packnet import PacknetState, packnet
 from ctrain_jax.continual.architecture._supsup import supsup
 
-__all__ = ["DstClState", "ExssnetState", "PacknetState", "clr", "dkvb", "dst_cl", "exssnet", "packnet", "supsup"]
+__all__ = [
+    "DstClState",
+    "ExpertGateState",
+    "ExssnetState",
+    "PacknetState",
+    "clr",
+    "dkvb",
+    "dst_cl",
+    "expert_gate",
+    "exssnet",
+    "packnet",
+    "supsup",
+]

@@ -13,6 +13,7 @@ from ctrain_jax.continual.regularization._mas import MasState, mas
 from ctrain_jax.continual.regularization._ovor import OvorState, ovor
 from ctrain_jax.continual.regularization._rwalk import RwalkState, rwalk
 from ctrain_jax.continual.regularization._si import SiState, si
+from ctrain_jax.continual.regularization._task_free_mas import TaskFreeMasState, task_free_mas
 
 __all__ = [
     "BinaryVariationalState",
@@ -24,6 +25,7 @@ __all__ = [
     "OvorState",
     "RwalkState",
     "SiState",
+    "TaskFreeMasState",
     "binary_variational",
     "ewc",
     "feature_distillation",
@@ -34,4 +36,5 @@ __all__ = [
     "ovor",
     "rwalk",
     "si",
+    "task_free_mas",
 ]

@@ -7,7 +7,7 @@ Where we differ: the absolute value is taken example by example, as the importan
 it of the gradient of a batch, the same for batches of one (its `b1`). As there, experiences add up.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,22 +59,23 @@ def mas(lam: float) -> Method:
         return s.lam * quadratic(s.omega, params, s.anchor), {}
 
     def end(s, ts, ctx):
-        def forward(params, inputs):
-            return ctx.forward(params, inputs)[0].logits
-
         def add(total, batch, b):
-            allowed = batch.get("classes", True)
-            part = absolute_gradients(
-                forward,
-                ts.params,
-                batch["inputs"],
-                lambda logits: jnp.sum(jnp.square(logits), axis=1, where=allowed),
-                weights=batch["weights"],
-            )
-            return jax.tree.map(jnp.add, total, part)
+            return jax.tree.map(jnp.add, total, importance(ctx, ts, batch))
 
         total = ctx.scan(add, optax.tree.zeros_like(s.omega))
         omega = jax.tree.map(lambda old, new: old + new / ctx.experience.size, s.omega, total)
         return s._replace(omega=omega, anchor=ts.params), ts
 
     return Method("mas", init=init, loss=loss, end=end, needs=("boundaries",))
+
+
+def importance(ctx: Any, ts: Any, batch: Any) -> Any:
+    """The sum over rows of |d ||f||^2 / d theta|, each as often as its weight says."""
+    allowed = batch.get("classes", True)
+    return absolute_gradients(
+        lambda params, inputs: ctx.forward(params, inputs, model_state=ts.model_state)[0].logits,
+        ts.params,
+        batch["inputs"],
+        lambda logits: jnp.sum(jnp.square(logits), axis=1, where=allowed),
+        weights=batch["weights"],
+    )
