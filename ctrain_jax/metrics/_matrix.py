@@ -109,6 +109,44 @@ def seen_accuracy(matrix: jax.typing.ArrayLike) -> jax.Array:
     return jnp.sum(jnp.where(seen, matrix, 0), axis=-1) / jnp.arange(1, num + 1)
 
 
+def harmonic_accuracy(matrix: jax.typing.ArrayLike) -> jax.Array:
+    r"""Harmonic mean of the accuracy on base classes and on new ones, after each session (Peng et al., 2022).
+
+    With the first experience as the base,
+
+    .. math:: H_i = \frac{2 \, R_{i,0} \, N_i}{R_{i,0} + N_i}, \qquad N_i = \frac{1}{i} \sum_{j=1}^{i} R_{i,j},
+              \qquad i \ge 1
+
+    Where the base has most of the classes, a learner that never names a new one has a high mean accuracy, and 0 here.
+    Papers pool the test rows of the new classes; the two agree when sessions have test sets of one size.
+
+    Args:
+      matrix: `[..., T, T]` with `T >= 2`, accuracies in [0, 1].
+
+    Returns:
+      `[..., T - 1]`, in [0, 1]; 0 where both are 0.
+
+    Raises:
+      ValueError: if the matrix is not square or has one experience.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from ctrain_jax import metrics
+      >>> R = jnp.array([[0.9, 0.1, 0.2], [0.6, 0.8, 0.3], [0.7, 0.5, 0.9]])
+      >>> print([f"{h:.3f}" for h in metrics.harmonic_accuracy(R)])   # of 0.6 and 0.8, of 0.7 and (0.5 + 0.9) / 2
+      ['0.686', '0.700']
+
+    References:
+      Peng et al., "Few-Shot Class-Incremental Learning from an Open-Set Perspective", arXiv 2208.00147, 2022.
+    """
+    matrix = _square(matrix, "harmonic_accuracy", least=2)
+    num = matrix.shape[-1]
+    base, place = matrix[..., 1:, 0], jnp.arange(1, num)
+    novel = jnp.sum(jnp.where(jnp.tri(num - 1, dtype=bool), matrix[..., 1:, 1:], 0), axis=-1) / place
+    both = base + novel
+    return jnp.where(both > 0, 2 * base * novel / jnp.where(both > 0, both, 1.0), 0.0)
+
+
 def forgetting(matrix: jax.typing.ArrayLike) -> jax.Array:
     r"""How far each experience fell from its best accuracy by the end of the stream (Chaudhry et al., 2018).
 

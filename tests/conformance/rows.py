@@ -71,6 +71,7 @@ METHODS = {
     "exssnet": [lambda: continual.exssnet(3, density=0.3)],
     "feature_distillation": [lambda: continual.feature_distillation(0.5)],
     "fetril": [lambda: continual.fetril(steps=20, batch_size=16)],
+    "fscil_tricks": [lambda: core.chain(RGB, continual.fscil_tricks(turns=1, train="^Dense_1"), ROWS)],
     "gacil": [lambda: continual.gacil(32)],
     "gdumb": [
         lambda: continual.gdumb(18, epochs=2),

@@ -93,6 +93,8 @@ def test_the_network_does_not_move_unless_it_is_trained(train):
 
 
 def test_what_it_refuses():
+    with pytest.raises(ValueError, match="fill must be one of"):
+        continual.nmc(fill="never")
     with pytest.raises(ValueError, match="metric must be one of"):
         continual.nmc(metric="l1")
     model = core.Model(

@@ -28,6 +28,7 @@ SQUARE_ONLY = [
     metrics.backward_transfer,
     lambda matrix: metrics.forward_transfer(matrix, jnp.zeros(matrix.shape[-1])),
     lambda matrix: metrics.forward_transfer_over_scratch(matrix, jnp.zeros(matrix.shape[-1])),
+    metrics.harmonic_accuracy,
 ]
 
 
@@ -41,6 +42,13 @@ def test_seen_accuracy_and_its_mean() -> None:
     np.testing.assert_allclose(metrics.seen_accuracy(R), [0.90, 0.875, 0.60], rtol=1e-6)
     # (0.90 + 0.875 + 0.60) / 3 = 2.375 / 3
     np.testing.assert_allclose(metrics.average_incremental_accuracy(R), 0.7916667, rtol=1e-6)
+
+
+def test_harmonic_accuracy() -> None:
+    # Base 0.95, new 0.80; base 0.60, new (0.50 + 0.70) / 2 = 0.60. What comes above the diagonal is not read.
+    np.testing.assert_allclose(metrics.harmonic_accuracy(R), [2 * 0.95 * 0.8 / 1.75, 0.60], rtol=1e-6)
+    assert metrics.harmonic_accuracy(np.array([[0.9, 0.0], [0.8, 0.0]])).tolist() == [0.0]
+    assert metrics.harmonic_accuracy(np.zeros((2, 2))).tolist() == [0.0]
 
 
 def test_forgetting() -> None:

@@ -1,6 +1,17 @@
 """Fixed features and statistics that do not forget."""
 
 from ctrain_jax.continual.representation._fetril import FetrilState, fetril
+from ctrain_jax.continual.representation._fscil_tricks import (
+    ContrastState,
+    PreassignedState,
+    SubnetworkState,
+    contrast,
+    fscil_tricks,
+    preassigned,
+    pseudo_classes,
+    quarter_turns,
+    subnetwork,
+)
 from ctrain_jax.continual.representation._gacil import GacilState, gacil
 from ctrain_jax.continual.representation._lingocl import lingocl
 from ctrain_jax.continual.representation._nmc import NmcState, nmc
@@ -8,15 +19,24 @@ from ctrain_jax.continual.representation._prd import PrdState, prd
 from ctrain_jax.continual.representation._slca import SlcaState, slca
 
 __all__ = [
+    "ContrastState",
     "FetrilState",
     "GacilState",
     "NmcState",
     "PrdState",
+    "PreassignedState",
     "SlcaState",
+    "SubnetworkState",
+    "contrast",
     "fetril",
+    "fscil_tricks",
     "gacil",
     "lingocl",
     "nmc",
     "prd",
+    "preassigned",
+    "pseudo_classes",
+    "quarter_turns",
     "slca",
+    "subnetwork",
 ]

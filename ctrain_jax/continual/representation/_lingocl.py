@@ -79,7 +79,9 @@ def lingocl(targets: Any, *, scale: float = 1 / 0.07, learn_scale: bool = False,
             outputs, model_state = inner.apply(base, inputs, **options)
             placed = outputs.features @ params["projection"] if project else outputs.features
             scaled = (params if learn_scale else frozen)["scale"] * unit(placed)
-            return outputs._replace(logits=scaled @ frozen["targets"].T), model_state
+            # As many as the model answers: with pseudo-classes that is fewer when it is asked than in training.
+            targets = frozen["targets"][: outputs.logits.shape[-1]]
+            return outputs._replace(logits=scaled @ targets.T), model_state
 
         return Model(init, apply)
 

@@ -21,7 +21,7 @@ class NmcState(NamedTuple):
     counts: jax.Array  # float32 [C]
 
 
-def nmc(*, metric: str = "l2", train: bool = False) -> Method:
+def nmc(*, metric: str = "l2", train: bool = False, fill: str = "step") -> Method:
     r"""Predict the class whose mean feature is nearest.
 
     With features :math:`\phi(x)` of the frozen network and :math:`\mu_c` the mean over the rows of class :math:`c`
@@ -31,29 +31,43 @@ def nmc(*, metric: str = "l2", train: bool = False) -> Method:
     Args:
       metric: "l2" or "cosine".
       train: let the optimizer train the network as well (the means then mix features of different moments).
+      fill: "step" counts each batch; "end" counts all rows of an experience, once each, when it is over, as the network
+        sees them then. "end" needs boundaries.
 
     Returns:
       The method; it needs features of the model.
 
     Raises:
-      ValueError: an unknown metric.
+      ValueError: an unknown metric or `fill`.
 
     Example:
       >>> nmc().needs
       ('labels', 'features')
     """
     check_choice("metric", metric, ("l2", "cosine"))
+    check_choice("fill", fill, ("step", "end"))
 
     def init(rng, params, ctx):
         width = ctx.spec.outputs.features.shape[-1]
         return NmcState(jnp.zeros((ctx.spec.num_classes, width)), jnp.zeros(ctx.spec.num_classes))
 
+    def counted(s, features, labels, weights):
+        rows = jax.nn.one_hot(labels, len(s.counts)) * weights[:, None]
+        return NmcState(s.sums + rows.T @ features, s.counts + rows.sum(0))
+
     def update(s, ts, ctx):
-        batch = ctx.incoming
-        features = ctx.forward(ctx.params, batch["inputs"], task=batch["task"])[0].features
-        rows = jax.nn.one_hot(batch["labels"], ctx.spec.num_classes) * batch["weights"][:, None]
-        new = NmcState(s.sums + rows.T @ features, s.counts + rows.sum(0))
-        return new, ts if train else ts._replace(model_state=ctx.model_state)
+        if fill == "step":
+            batch = ctx.incoming
+            features = ctx.forward(ctx.params, batch["inputs"], task=batch["task"])[0].features
+            s = counted(s, features, batch["labels"], batch["weights"])
+        return s, ts if train else ts._replace(model_state=ctx.model_state)
+
+    def end(s, ts, ctx):
+        def add(s, batch, index):
+            outputs, _ = ctx.forward(ts.params, batch["inputs"], model_state=ts.model_state, task=batch["task"])
+            return counted(s, outputs.features, batch["labels"], batch["weights"])
+
+        return ctx.scan(add, s), ts
 
     def predict(s, ctx):
         means = s.sums / jnp.maximum(s.counts, 1.0)[:, None]
@@ -71,4 +85,6 @@ def nmc(*, metric: str = "l2", train: bool = False) -> Method:
         predict=predict,
         needs=("labels", "features"),
     )
+    if fill == "end":
+        method = method._replace(end=end, needs=("boundaries", *method.needs))
     return method if train else method._replace(optimizer=lambda tx: optax.set_to_zero())
