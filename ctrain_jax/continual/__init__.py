@@ -4,6 +4,7 @@ from ctrain_jax.continual.architecture import clr, dkvb, dst_cl, expert_gate, ex
 from ctrain_jax.continual.optimization import (
     adaptive_ema,
     agem,
+    fast_slow,
     gem,
     gpm,
     hlop,
@@ -63,6 +64,7 @@ __all__ = [
     "ewc",
     "expert_gate",
     "exssnet",
+    "fast_slow",
     "feature_distillation",
     "fetril",
     "fscil_tricks",

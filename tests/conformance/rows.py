@@ -69,6 +69,7 @@ METHODS = {
     ],
     "expert_gate": [lambda: continual.expert_gate(code=3, learning_rate=0.02)],
     "exssnet": [lambda: continual.exssnet(3, density=0.3)],
+    "fast_slow": [lambda: continual.fast_slow(0.5, decay=0.9)],
     "feature_distillation": [lambda: continual.feature_distillation(0.5)],
     "fetril": [lambda: continual.fetril(steps=20, batch_size=16)],
     "fscil_tricks": [lambda: core.chain(RGB, continual.fscil_tricks(turns=1, train="^Dense_1"), ROWS)],

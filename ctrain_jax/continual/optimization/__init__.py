@@ -2,6 +2,7 @@
 
 from ctrain_jax.continual.optimization._adaptive_ema import AdaptiveEmaState, adaptive_ema
 from ctrain_jax.continual.optimization._agem import AgemState, agem
+from ctrain_jax.continual.optimization._fast_slow import FastSlowState, fast_slow
 from ctrain_jax.continual.optimization._gem import GemState, gem
 from ctrain_jax.continual.optimization._gpm import GpmState, gpm
 from ctrain_jax.continual.optimization._hlop import HlopState, hlop
@@ -13,6 +14,7 @@ from ctrain_jax.continual.optimization._weight_interpolation import WeightInterp
 __all__ = [
     "AdaptiveEmaState",
     "AgemState",
+    "FastSlowState",
     "GemState",
     "GpmState",
     "HlopState",
@@ -21,6 +23,7 @@ __all__ = [
     "WeightInterpolationState",
     "adaptive_ema",
     "agem",
+    "fast_slow",
     "gem",
     "gpm",
     "hlop",
