@@ -69,6 +69,20 @@ def test_pseudo_classes_are_rows_and_logits_beyond_the_classes():
     assert np.abs(kernel[:, :6] - kernel[:, 6:12]).min() > 0, "pseudo-classes have weights of their own"
 
 
+def test_pseudo_classes_have_corners_of_their_own():
+    model = representation.preassigned(scale=3.0).model(representation.pseudo_classes(negated).model(MODEL))
+    variables = model.init(jax.random.key(1), X)
+    targets, projection = (
+        np.asarray(t, np.float64) for t in (variables.frozen["targets"], variables.params["projection"])
+    )
+    np.testing.assert_allclose(targets @ targets.T, np.eye(12) * 12 / 11 - 1 / 11, atol=1e-6)
+    trained, asked = (model.apply(variables, X, train=train)[0] for train in (True, False))
+    np.testing.assert_allclose(
+        trained.logits, 3 * unit(np.asarray(trained.features) @ projection) @ targets.T, rtol=1e-5, atol=1e-5
+    )
+    np.testing.assert_array_equal(asked.logits, trained.logits[:, :6])
+
+
 SEEN = core.Method("seen", init=lambda *_: jnp.zeros(8, jnp.int32), update=lambda s, ts, ctx: (ctx.incoming["row"], ts))
 
 

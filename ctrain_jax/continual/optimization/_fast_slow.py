@@ -64,8 +64,8 @@ def fast_slow(eps: float = 0.3, *, decay: float = 1.0) -> Method:
     check_fraction("decay", decay)
 
     def init(rng, params, ctx):
-        rates = (jnp.asarray(x, jnp.float32) for x in (eps, decay))
-        return FastSlowState(*rates, params, ctx.model_state)
+        rate, by = (jnp.asarray(x, jnp.float32) for x in (eps, decay))
+        return FastSlowState(rate, by, params, ctx.model_state)
 
     def begin(s, ts, ctx):
         return s, ts._replace(params=s.slow, model_state=s.model_state)
