@@ -1,6 +1,6 @@
 """Continual learning: methods that live through a stream."""
 
-from ctrain_jax.continual.architecture import clr, dkvb, dst_cl, expert_gate, exssnet, packnet, supsup
+from ctrain_jax.continual.architecture import clr, dkvb, dst_cl, expert_gate, exssnet, mos, packnet, supsup
 from ctrain_jax.continual.optimization import (
     adaptive_ema,
     agem,
@@ -84,6 +84,7 @@ __all__ = [
     "lwf",
     "mas",
     "mir",
+    "mos",
     "nmc",
     "packnet",
     "pcr",

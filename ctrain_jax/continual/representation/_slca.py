@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ctrain_jax.continual._alignment import aligned, measured
 from ctrain_jax.continual._classes import told_apart
 from ctrain_jax.continual._head import check_head, linear_head, own_parts
 from ctrain_jax.core import Method, after, mask_logits
@@ -25,14 +26,11 @@ from ctrain_jax.losses import normalized_cross_entropy
 from ctrain_jax.ops import (
     ClassGaussians,
     LinearHead,
-    add_to_gaussians,
     check_choice,
     check_non_negative,
     check_positive,
     check_size,
     class_gaussians,
-    fit_head,
-    gaussian_sampler,
 )
 
 
@@ -117,33 +115,16 @@ def slca(
         return jax.tree.map(lambda u: (s.scale * u).astype(u.dtype), updates) | {"head": head}, state
 
     def end(s, ts, ctx):
-        def add(found, batch, b):
-            outputs, _ = ctx.forward(ts.params, batch["inputs"], model_state=ts.model_state, task=batch["task"])
-            return add_to_gaussians(found, outputs.features, batch["labels"], batch["weights"])
+        gaussians = measured(s.gaussians, ts, ctx)
 
-        found = ctx.scan(add, jax.tree.map(jnp.zeros_like, s.gaussians), size=256)
-
-        def newest(new, old):
-            return jnp.where((found.counts > 0).reshape(-1, *(1,) * (new.ndim - 1)), new, old)
-
-        gaussians = jax.tree.map(newest, found, s.gaussians)
-        seen, key, sampler = gaussians.counts > 0, ctx.rng, gaussian_sampler(gaussians)
-        labels = jnp.repeat(jnp.arange(len(seen)), samples)
-
-        def draw(i):
-            drawn = sampler(jax.random.fold_in(key, i), samples)
-            return drawn.reshape(len(labels), -1), labels
-
-        def loss(logits, labels):
-            # Of a class never seen a finite number, times 0; steps are as long with few classes as with all.
-            where = seen | jax.nn.one_hot(labels, len(seen), dtype=bool)
-            return seen[labels] / seen.mean() * normalized_cross_entropy(logits, labels, s.temperature, where)
+        def loss(logits, labels, where):
+            return normalized_cross_entropy(logits, labels, s.temperature, where)
 
         rate = optax.cosine_decay_schedule(s.learning_rate, max(steps, 1))
         tx = own_parts(ts.params, optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(rate, 0.9)))
         trained = jax.tree.map(lambda x: x.astype(jnp.float32), linear_head(ts.params, "slca"))
-        aligned = fit_head(trained, draw, loss, tx, steps)
-        head = jax.tree.map(lambda a, b: jnp.where(ctx.experience.index > 0, a, b), aligned, trained)
+        moved = aligned(trained, gaussians, ctx.rng, loss, tx, steps, samples)
+        head = jax.tree.map(lambda a, b: jnp.where(ctx.experience.index > 0, a, b), moved, trained)
         return s._replace(gaussians=gaussians, head=head), ts
 
     def predict(s, ctx):
