@@ -1,6 +1,6 @@
 """Continual learning: methods that live through a stream."""
 
-from ctrain_jax.continual.architecture import clr, dkvb, dst_cl, expert_gate, exssnet, mos, packnet, supsup
+from ctrain_jax.continual.architecture import clr, dkvb, dst_cl, expert_gate, exssnet, mos, packnet, sharp, supsup
 from ctrain_jax.continual.optimization import (
     adaptive_ema,
     agem,
@@ -95,6 +95,7 @@ __all__ = [
     "reinitialize",
     "rwalk",
     "scr",
+    "sharp",
     "si",
     "supsup",
     "task_free_mas",

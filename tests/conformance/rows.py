@@ -33,6 +33,11 @@ def on_convolutions(method):
     return method._replace(model=lambda _: method.model(convolved(norm=True)))
 
 
+def on_layers(method):
+    """The method on dense layers alone."""
+    return method._replace(model=STAGES.model)
+
+
 # {factory: [a method of it]}. More than one row where arguments change what the method keeps or does.
 METHODS = {
     "adaptive_ema": [
@@ -115,6 +120,9 @@ METHODS = {
         lambda: continual.scr(
             20, temperature=0.5, batch_size=12, policy="class_balanced", augment_fn=lambda rng, x: -x
         ),
+    ],
+    "sharp": [
+        lambda: on_layers(continual.sharp("dense_2", size=12, recent=2, share=0.6, period=6, every=3, rows=20)),
     ],
     "si": [lambda: continual.si(1.0)],
     "supsup": [lambda: continual.supsup(3, density=0.3)],

@@ -7,6 +7,7 @@ from ctrain_jax.continual.architecture._expert_gate import ExpertGateState, expe
 from ctrain_jax.continual.architecture._exssnet import ExssnetState, exssnet
 from ctrain_jax.continual.architecture._mos import mos
 from ctrain_jax.continual.architecture._packnet import PacknetState, packnet
+from ctrain_jax.continual.architecture._sharp import sharp
 from ctrain_jax.continual.architecture._supsup import supsup
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "exssnet",
     "mos",
     "packnet",
+    "sharp",
     "supsup",
 ]

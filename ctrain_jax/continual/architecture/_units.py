@@ -1,0 +1,54 @@
+"""What dense layers are given, which of their units are active, and rows to ask them about."""
+
+import jax
+import jax.numpy as jnp
+
+from ctrain_jax.core import Context, Outputs, PyTree
+
+Layers = dict[str, jax.Array]
+
+
+def given_to_layers(
+    ctx: Context, params: PyTree, inputs: jax.Array, instead: Layers | None = None, **options: PyTree
+) -> tuple[Outputs, Layers]:
+    """Outputs of the network, and what its dense layers were given, in their order; `instead` stands in for some."""
+    import flax.linen as nn
+
+    given: Layers = {}
+
+    def watch(next_call, args, kwargs, context):
+        if context.method_name != "__call__" or not isinstance(context.module, nn.Dense):
+            return next_call(*args, **kwargs)
+        name = ".".join(context.module.path)
+        given[name] = (instead or {}).get(name, next(iter((*args, *kwargs.values()))))
+        return next_call(given[name])
+
+    with nn.intercept_methods(watch):
+        outputs, _ = ctx.forward(params, inputs, **options)
+    return outputs, given
+
+
+def order_of_layers(ctx: Context, params: PyTree) -> list[str]:
+    """The dense layers as they are called; computes nothing."""
+    names: list[str] = []
+
+    def ask(params):
+        names.extend(given_to_layers(ctx, params, jnp.zeros(ctx.spec.batch["inputs"].shape))[1])
+
+    jax.eval_shape(ask, params)
+    return names
+
+
+def most_active(active: jax.Array, part: jax.Array) -> jax.Array:
+    """bool [D], the most active units, as few as have this part of all activity."""
+    order = jnp.argsort(-active)
+    before = jnp.cumsum(active[order]) - active[order]
+    return jnp.zeros(len(active), bool).at[order].set(before < part * active.sum())
+
+
+def balanced(rng: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
+    """Places of rows in random order, a row of each class in turn; those of no class come last."""
+    order = jax.random.permutation(rng, len(labels))
+    mine = jax.nn.one_hot(labels[order], num_classes)
+    turn = jnp.sum(jnp.cumsum(mine, 0) * mine, 1)
+    return order[jnp.argsort(jnp.where(turn > 0, turn, jnp.inf))]
