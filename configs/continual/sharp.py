@@ -2,7 +2,8 @@
 
 python -m experiments.continual --config=configs/continual/sharp.py --workdir=runs/sharp --seeds=5
 
-From a first layer that is trained and stays, as it is meant: `python -m experiments.evidence --name=sharp`.
+Measured: 444 s for 5 seeds on crowded cores, final accuracy 40.1 ± 4.6, forgetting 68.5 ± 9.5 (mean and 95 percent
+interval). From a first layer that is trained and stays, as it is meant: `python -m experiments.evidence --name=sharp`.
 """
 
 from configs.common import split_fashion_mnist

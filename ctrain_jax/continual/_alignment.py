@@ -1,6 +1,7 @@
 """A head that is fit to samples of a Gaussian for each class, and the Gaussians of an experience."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,8 @@ def measured(gaussians: ClassGaussians, ts: TrainState, ctx: Context) -> ClassGa
 
     def add(found, batch, b):
         outputs, _ = ctx.forward(ts.params, batch["inputs"], model_state=ts.model_state, task=batch["task"])
-        return add_to_gaussians(found, outputs.features, batch["labels"], batch["weights"])
+        features: Any = outputs.features
+        return add_to_gaussians(found, features, batch["labels"], batch["weights"])
 
     found = ctx.scan(add, jax.tree.map(jnp.zeros_like, gaussians), size=256)
 

@@ -44,7 +44,7 @@ def test_two_steps(file, argument, tmp_path, monkeypatch):
     config = runpy.run_path(str(ROOT / file))["get_config"](",".join(filter(None, [argument, "runlocal"])))
     config.steps = 2
     if "hidden" in config.model:
-        config.model.hidden = (16,)
+        config.model.hidden = (16,) * (1 + ("sharp" in config.methods))  # which replays what the second layer is given
     # A drift needs rows of each of its four concepts for each of its experiences.
     config.scenario.num_experiences = number = 4 if "concepts" in config.scenario else 2
     told = continual.train(config, tmp_path, quiet=True)

@@ -11,7 +11,7 @@ classes as with many, and each step has as many samples of every class, where th
 a covariance has a thousandth of its mean variance on the diagonal, in the code 1e-4.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -127,11 +127,19 @@ def mos(
         top = _top(params)
         check_head(top, ctx, "mos")
         width, classes = top["head"]["kernel"].shape
-        numbers = (jnp.asarray(x, jnp.float32) for x in (momentum, reg, temperature, learning_rate))
         adapters = jax.tree.map(lambda x: jnp.zeros((ctx.spec.num_experiences, *x.shape), x.dtype), params["new"])
         owners = jnp.zeros(classes, jnp.int32)
         gaussians = class_gaussians(classes, width, covariance)
-        return MosState(*numbers, adapters, owners, gaussians, jnp.zeros((classes, width)))
+        return MosState(
+            jnp.asarray(momentum, jnp.float32),
+            jnp.asarray(reg, jnp.float32),
+            jnp.asarray(temperature, jnp.float32),
+            jnp.asarray(learning_rate, jnp.float32),
+            adapters,
+            owners,
+            gaussians,
+            jnp.zeros((classes, width)),
+        )
 
     def begin(s, ts, ctx):
         return s, restart(ts, ctx)
@@ -162,7 +170,7 @@ def mos(
         gaussians = measured(s.gaussians, ts, ctx)
 
         first = ts._replace(params=_with_adapter(ts.params, jax.tree.map(lambda x: x[0], adapters)))
-        nothing = class_gaussians(*s.prototypes.shape, "diagonal")
+        nothing = class_gaussians(len(s.owners), s.prototypes.shape[1], "diagonal")
         again = measured(nothing, first, ctx)
         mine = again.counts > 0
         prototypes = jnp.where(mine[:, None], again.means, s.prototypes)
@@ -175,8 +183,8 @@ def mos(
         tx = own_parts(top, optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(rate, 0.9)))
         trained = jax.tree.map(lambda x: x.astype(jnp.float32), linear_head(top, "mos"))
         moved = aligned(trained, gaussians, ctx.rng, softmax, tx, steps, samples)
-        head = with_linear_head(top, jax.tree.map(lambda a, b: jnp.where(index > 0, a, b), moved, trained))["head"]
-        base = ts.params["base"] | {f"head.{name}": leaf for name, leaf in head.items()}
+        changed: Any = with_linear_head(top, jax.tree.map(lambda a, b: jnp.where(index > 0, a, b), moved, trained))
+        base = ts.params["base"] | {f"head.{name}": leaf for name, leaf in changed["head"].items()}
         s = s._replace(
             adapters=adapters,
             owners=jnp.where(mine, index, s.owners).astype(jnp.int32),
@@ -224,7 +232,7 @@ def mos(
     )
 
 
-def _top(params: PyTree) -> PyTree:
+def _top(params: Any) -> PyTree:
     """The head that is trained beside the adapter, as the parameters of a model that is nothing else."""
     if not isinstance(params, dict) or "new" not in params or "head.kernel" not in params.get("base", {}):
         raise ValueError(

@@ -203,7 +203,7 @@ def sharp(
         labels = jnp.where(last[:, None] >= 0, s.labels[last], none).reshape(-1)[at]
         dummy = jnp.zeros((num, *batch["inputs"].shape[1:]))
         old, given = given_to_layers(ctx, params, dummy, {layer: s.hidden.reshape(held, -1)[at]})
-        features = jnp.concatenate([ctx.outputs.features, old.features])
+        features = jnp.concatenate([ctx.outputs.features, old])
         features = jnp.where(s.ages[list(given)[-2]] != FREE, features, 0)
         labels = jnp.concatenate([batch["labels"], labels])
         weights = jnp.concatenate([batch["weights"], labels[-num:] < none])
@@ -228,7 +228,7 @@ def sharp(
         dummy = jnp.zeros((recent * size, *ctx.spec.batch["inputs"].shape[1:]))
         again, given = given_to_layers(ctx, ts.params, dummy, {layer: hidden.reshape(recent * size, -1)})
         last = _slots(index, recent)
-        found = again.features.reshape(recent, size, -1)
+        found = again.reshape(recent, size, -1)
         return s._replace(
             ages=ages,
             hidden=hidden,

@@ -1,17 +1,19 @@
 """What dense layers are given, which of their units are active, and rows to ask them about."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-from ctrain_jax.core import Context, Outputs, PyTree
+from ctrain_jax.core import Context, PyTree
 
 Layers = dict[str, jax.Array]
 
 
 def given_to_layers(
     ctx: Context, params: PyTree, inputs: jax.Array, instead: Layers | None = None, **options: PyTree
-) -> tuple[Outputs, Layers]:
-    """Outputs of the network, and what its dense layers were given, in their order; `instead` stands in for some."""
+) -> tuple[jax.Array, Layers]:
+    """Features of the network, and what its dense layers were given, in their order; `instead` stands in for some."""
     import flax.linen as nn
 
     given: Layers = {}
@@ -20,12 +22,14 @@ def given_to_layers(
         if context.method_name != "__call__" or not isinstance(context.module, nn.Dense):
             return next_call(*args, **kwargs)
         name = ".".join(context.module.path)
-        given[name] = (instead or {}).get(name, next(iter((*args, *kwargs.values()))))
+        x: Any = next(iter((*args, *kwargs.values())))
+        given[name] = instead[name] if instead and name in instead else x
         return next_call(given[name])
 
     with nn.intercept_methods(watch):
         outputs, _ = ctx.forward(params, inputs, **options)
-    return outputs, given
+    features: Any = outputs.features
+    return features, given
 
 
 def order_of_layers(ctx: Context, params: PyTree) -> list[str]:
