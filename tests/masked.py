@@ -82,6 +82,14 @@ class Whole:
         """The state at the start of an experience."""
         return self._compiled[0](state, self.data, t)
 
+    def chunk(self, state, t, step, number):
+        """The state after so many more steps of an experience."""
+        return self._compiled[1](state, self.data, t, step, number)[0]
+
+    def loss(self, state, t, step):
+        """That of the next step."""
+        return float(self._compiled[1](state, self.data, t, step, 1)[1]["loss"])
+
     def answer(self, state, batch):
         """Logits."""
         return np.asarray(self._compiled[3](state, self.data, 2, batch).logits)

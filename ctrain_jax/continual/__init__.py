@@ -1,5 +1,14 @@
 """Continual learning: methods that live through a stream."""
 
+    clr,
+    dkvb,
+    dst_cl,
+    exssnet,
+    mip_hypernet,
+    packnet,
+    supsup,
+)
+from ctrain_jax.continual.architecture import (
 from ctrain_jax.continual.architecture import clr, dkvb, dst_cl, expert_gate, exssnet, mos, packnet, sharp, supsup
 from ctrain_jax.continual.optimization import (
     adaptive_ema,
@@ -83,6 +92,7 @@ __all__ = [
     "lucir",
     "lwf",
     "mas",
+    "mip_hypernet",
     "mir",
     "mos",
     "nmc",

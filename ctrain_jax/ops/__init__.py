@@ -14,6 +14,7 @@ from ctrain_jax.ops._linear_head import LinearHead, fit_head
 from ctrain_jax.ops._masks import straight_through, top_k_mask
 from ctrain_jax.ops._matrix import matrix_shape
 from ctrain_jax.ops._memory import Memory, append_rows, memory
+from ctrain_jax.ops._mip_encode import mip_encode
 from ctrain_jax.ops._mix import cutmix, mixup
 from ctrain_jax.ops._permutation import permute_index
 from ctrain_jax.ops._rand_augment import rand_augment
@@ -53,6 +54,7 @@ __all__ = [
     "labeled_features",
     "matrix_shape",
     "memory",
+    "mip_encode",
     "mixup",
     "permute_index",
     "rand_augment",

@@ -101,6 +101,7 @@ METHODS = {
     "lucir": [lambda: continual.lucir(4, eta=4.0)],
     "lwf": [lambda: continual.lwf(0.5)],
     "mas": [lambda: continual.mas(1.0)],
+    "mip_hypernet": [lambda: continual.mip_hypernet(3, beta=1.0, dim=3, hidden=(4, 5))],
     "mir": [
         lambda: continual.mir(20, lr=0.1, candidates=16),
         lambda: continual.mir(20, lr=0.1, candidates=30, batch_size=12, policy="class_balanced"),

@@ -5,6 +5,7 @@ from ctrain_jax.continual.architecture._dkvb import dkvb
 from ctrain_jax.continual.architecture._dst_cl import DstClState, dst_cl
 from ctrain_jax.continual.architecture._expert_gate import ExpertGateState, expert_gate
 from ctrain_jax.continual.architecture._exssnet import ExssnetState, exssnet
+from ctrain_jax.continual.architecture._mip_hypernet import mip_hypernet
 from ctrain_jax.continual.architecture._mos import mos
 from ctrain_jax.continual.architecture._packnet import PacknetState, packnet
 from ctrain_jax.continual.architecture._sharp import sharp
@@ -20,6 +21,7 @@ __all__ = [
     "dst_cl",
     "expert_gate",
     "exssnet",
+    "mip_hypernet",
     "mos",
     "packnet",
     "sharp",
