@@ -6,6 +6,7 @@
     exssnet,
     mip_hypernet,
     packnet,
+    recurrent_hypernetwork,
     supsup,
 )
 from ctrain_jax.continual.architecture import (
@@ -101,6 +102,7 @@ __all__ = [
     "prd",
     "osf",
     "ovor",
+    "recurrent_hypernetwork",
     "refresh",
     "reinitialize",
     "rwalk",

@@ -113,6 +113,9 @@ METHODS = {
     "packnet": [lambda: continual.packnet(3)],
     "pcr": [lambda: continual.pcr(20), lambda: continual.pcr(20, policy="class_balanced", batch_size=12)],
     "prd": [lambda: continual.prd(), lambda: continual.prd(1.0, augment_fn=lambda rng, x: -x)],
+    "recurrent_hypernetwork": [
+        lambda: continual.recurrent_hypernetwork(3, beta=1.0, states=1.0, hidden=4, chunk=50, dim=3, grow=2)
+    ],
     "refresh": [lambda: continual.refresh(1e-2, noise=0.1, fisher_scale=10.0, decay=0.5)],
     "reinitialize": [lambda: continual.reinitialize()],
     "rwalk": [lambda: continual.rwalk(10.0, period=4)],

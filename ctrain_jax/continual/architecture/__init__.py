@@ -8,6 +8,7 @@ from ctrain_jax.continual.architecture._exssnet import ExssnetState, exssnet
 from ctrain_jax.continual.architecture._mip_hypernet import mip_hypernet
 from ctrain_jax.continual.architecture._mos import mos
 from ctrain_jax.continual.architecture._packnet import PacknetState, packnet
+from ctrain_jax.continual.architecture._recurrent_hypernetwork import recurrent_hypernetwork
 from ctrain_jax.continual.architecture._sharp import sharp
 from ctrain_jax.continual.architecture._supsup import supsup
 
@@ -24,6 +25,7 @@ __all__ = [
     "mip_hypernet",
     "mos",
     "packnet",
+    "recurrent_hypernetwork",
     "sharp",
     "supsup",
 ]
