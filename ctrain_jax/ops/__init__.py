@@ -10,6 +10,7 @@ from ctrain_jax.ops._each_row import each_row, labeled_features
 from ctrain_jax.ops._exemplars import Exemplars, ExemplarState, exemplars, holds
 from ctrain_jax.ops._fisher import absolute_gradients, fisher_diagonal
 from ctrain_jax.ops._herding import herding
+from ctrain_jax.ops._interval_bounds import interval_bounds
 from ctrain_jax.ops._linear_head import LinearHead, fit_head
 from ctrain_jax.ops._masks import straight_through, top_k_mask
 from ctrain_jax.ops._matrix import matrix_shape
@@ -51,6 +52,7 @@ __all__ = [
     "herding",
     "hierarchical_targets",
     "holds",
+    "interval_bounds",
     "labeled_features",
     "matrix_shape",
     "memory",

@@ -90,6 +90,7 @@ METHODS = {
     # full after the pause of the check, so that both the rows held and their scores matter
     "gss": [lambda: continual.gss(180, compare=4, batch_size=5)],
     "hpcr": [lambda: continual.hpcr(20), lambda: continual.hpcr(20, samples=True, batch_size=12, policy="ring")],
+    "hyperinterval": [lambda: continual.hyperinterval(3, beta=1.0, eps=0.2, dim=3, hidden=(4,))],
     "icarl": [lambda: continual.icarl(4, temperature=2.0)],
     "l2_anchor": [lambda: continual.l2_anchor(1.0)],
     "lae": [lambda: peft.lae(peft.lora(2, train="^head"), decay=0.9, freeze_steps=8)],

@@ -5,6 +5,7 @@ from ctrain_jax.continual.architecture._dkvb import dkvb
 from ctrain_jax.continual.architecture._dst_cl import DstClState, dst_cl
 from ctrain_jax.continual.architecture._expert_gate import ExpertGateState, expert_gate
 from ctrain_jax.continual.architecture._exssnet import ExssnetState, exssnet
+from ctrain_jax.continual.architecture._hyperinterval import HyperintervalState, hyperinterval
 from ctrain_jax.continual.architecture._mip_hypernet import mip_hypernet
 from ctrain_jax.continual.architecture._mos import mos
 from ctrain_jax.continual.architecture._packnet import PacknetState, packnet
@@ -16,12 +17,14 @@ __all__ = [
     "DstClState",
     "ExpertGateState",
     "ExssnetState",
+    "HyperintervalState",
     "PacknetState",
     "clr",
     "dkvb",
     "dst_cl",
     "expert_gate",
     "exssnet",
+    "hyperinterval",
     "mip_hypernet",
     "mos",
     "packnet",
