@@ -57,7 +57,7 @@ from ctrain_jax.continual.replay import (
     uer,
     wa,
 )
-from ctrain_jax.continual.representation import fetril, fscil_tricks, gacil, lingocl, nmc, prd, slca
+from ctrain_jax.continual.representation import cat, fetril, fscil_tricks, gacil, lingocl, nmc, prd, slca
 
 __all__ = [
     "adaptive_ema",
@@ -65,6 +65,7 @@ __all__ = [
     "augmentation",
     "bic",
     "binary_variational",
+    "cat",
     "clr",
     "der",
     "derpp",

@@ -53,6 +53,7 @@ METHODS = {
     ],
     "bic": [lambda: continual.bic(6, held_out=2)],
     "binary_variational": [lambda: continual.binary_variational(0.1)],
+    "cat": [lambda: continual.cat(2)],
     "checkfree": [lambda: core.chain(STAGES, fault.checkfree(0.3, stages="dense_"))],
     "clr": [lambda: on_convolutions(continual.clr(3))],
     "der": [lambda: continual.der(20), lambda: continual.der(20, policy="class_balanced", batch_size=12)],

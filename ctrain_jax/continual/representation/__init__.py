@@ -1,5 +1,6 @@
 """Fixed features and statistics that do not forget."""
 
+from ctrain_jax.continual.representation._cat import CatState, cat
 from ctrain_jax.continual.representation._fetril import FetrilState, fetril
 from ctrain_jax.continual.representation._fscil_tricks import (
     ContrastState,
@@ -19,6 +20,7 @@ from ctrain_jax.continual.representation._prd import PrdState, prd
 from ctrain_jax.continual.representation._slca import SlcaState, slca
 
 __all__ = [
+    "CatState",
     "ContrastState",
     "FetrilState",
     "GacilState",
@@ -27,6 +29,7 @@ __all__ = [
     "PreassignedState",
     "SlcaState",
     "SubnetworkState",
+    "cat",
     "contrast",
     "fetril",
     "fscil_tricks",

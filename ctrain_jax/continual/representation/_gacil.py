@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from ctrain_jax.core import Method, mask_logits
-from ctrain_jax.ops import check_positive, check_size
+from ctrain_jax.ops import check_positive, check_size, ridge
 
 
 class GacilState(NamedTuple):
@@ -79,9 +79,7 @@ def gacil(width: int = 2048, *, gamma: float = 0.1, train: bool = False) -> Meth
             return gram + hidden.T @ hidden, cross + hidden.T @ labels, counts + labels.sum(0)
 
         gram, cross, counts = ctx.scan(add, (s.gram, s.cross, s.counts), size=512)
-        factor = jax.scipy.linalg.cho_factor(gram + s.gamma * jnp.eye(width))
-        head = jax.scipy.linalg.cho_solve(factor, cross)
-        return s._replace(gram=gram, cross=cross, head=head, counts=counts), ts
+        return s._replace(gram=gram, cross=cross, head=ridge(gram, cross, s.gamma), counts=counts), ts
 
     def predict(s, ctx):
         logits = jax.nn.relu(ctx.outputs.features @ s.expansion) @ s.head
