@@ -41,7 +41,7 @@ def cat(num: int = 4, *, gamma: float = 1.0, train: bool = False) -> Method:
     start from trained variables has these n times. What clips by the norm of all gradients couples the networks.
 
     Args:
-      num: networks; 2 to 10 in the paper.
+      num: networks; 2 to 10 in the authors' scripts.
       gamma: the ridge of one network.
       train: let the networks learn in later experiences, too (the sums then mix features of different moments).
 
