@@ -1,17 +1,19 @@
 """Continual learning: methods that live through a stream."""
 
+from ctrain_jax.continual.architecture import (
     clr,
     dkvb,
     dst_cl,
+    expert_gate,
     exssnet,
     hyperinterval,
     mip_hypernet,
+    mos,
     packnet,
     recurrent_hypernetwork,
+    sharp,
     supsup,
 )
-from ctrain_jax.continual.architecture import (
-from ctrain_jax.continual.architecture import clr, dkvb, dst_cl, expert_gate, exssnet, mos, packnet, sharp, supsup
 from ctrain_jax.continual.optimization import (
     adaptive_ema,
     agem,
