@@ -19,6 +19,7 @@ from ctrain_jax.ops._mip_encode import mip_encode
 from ctrain_jax.ops._mix import cutmix, mixup
 from ctrain_jax.ops._permutation import permute_index
 from ctrain_jax.ops._rand_augment import rand_augment
+from ctrain_jax.ops._restart import restart
 from ctrain_jax.ops._ridge import ridge
 from ctrain_jax.ops._targets import hierarchical_targets, simplex_targets, unit
 
@@ -64,6 +65,7 @@ __all__ = [
     "random_crop",
     "random_flip",
     "reservoir",
+    "restart",
     "ridge",
     "ring",
     "simplex_targets",

@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 
 from ctrain_jax import models
-from ctrain_jax.continual._restart import restart
 from ctrain_jax.continual.architecture._tasks import (
     NONE,
     apply_of_task,
@@ -29,7 +28,7 @@ from ctrain_jax.continual.architecture._tasks import (
     named,
 )
 from ctrain_jax.core import Method, Model, Variables
-from ctrain_jax.ops import check_choice, check_size
+from ctrain_jax.ops import check_choice, check_size, restart
 
 NORM_AND_HEAD = r"(?i:norm)|^head\b"
 

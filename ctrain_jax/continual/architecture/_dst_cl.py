@@ -18,11 +18,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ctrain_jax.continual._restart import restart
 from ctrain_jax.continual.architecture._isolation import Named, Parts, isolated
 from ctrain_jax.continual.architecture._tasks import check_count, check_rows, check_tasks, only, progress
 from ctrain_jax.core import Method
-from ctrain_jax.ops import check_choice, check_fraction, check_positive, check_size, erk_density, top_k_mask
+from ctrain_jax.ops import check_choice, check_fraction, check_positive, check_size, erk_density, restart, top_k_mask
 
 
 class DstClState(NamedTuple):

@@ -13,11 +13,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ctrain_jax.continual._restart import restart
 from ctrain_jax.continual.architecture._supermask import check_masks, keep_mask, masked, start_task
 from ctrain_jax.continual.architecture._tasks import check_rows, check_tasks, only, progress
 from ctrain_jax.core import Method, PyTree
-from ctrain_jax.ops import check_fraction
+from ctrain_jax.ops import check_fraction, restart
 
 
 class ExssnetState(NamedTuple):

@@ -15,11 +15,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ctrain_jax.continual._restart import restart
 from ctrain_jax.continual.architecture._isolation import Parts, isolated
 from ctrain_jax.continual.architecture._tasks import check_rows, check_tasks, only, progress
 from ctrain_jax.core import Method
-from ctrain_jax.ops import check_fraction, check_size, top_k_mask
+from ctrain_jax.ops import check_fraction, check_size, restart, top_k_mask
 
 FREE = jnp.iinfo(jnp.int32).max  # of `frozen["owner"]`
 

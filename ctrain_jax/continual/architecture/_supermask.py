@@ -7,7 +7,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ctrain_jax.continual._restart import restart
 from ctrain_jax.continual.architecture._tasks import (
     NONE,
     by_task,
@@ -19,7 +18,15 @@ from ctrain_jax.continual.architecture._tasks import (
     named,
 )
 from ctrain_jax.core import Context, Model, TrainState, Variables
-from ctrain_jax.ops import check_choice, check_fraction, check_positive, check_size, straight_through, top_k_mask
+from ctrain_jax.ops import (
+    check_choice,
+    check_fraction,
+    check_positive,
+    check_size,
+    restart,
+    straight_through,
+    top_k_mask,
+)
 
 Named = dict[str, jax.Array]
 

@@ -9,8 +9,8 @@ experiences is kept, so the answers are those of the latest network alone.
 import jax
 import jax.numpy as jnp
 
-from ctrain_jax.continual._restart import restart
 from ctrain_jax.core import Method
+from ctrain_jax.ops import restart
 
 
 def reinitialize() -> Method:

@@ -4,11 +4,17 @@ from typing import Any
 
 import jax
 
-from ctrain_jax.core import Context, TrainState
 
+def restart(ts: Any, ctx: Any) -> Any:
+    """The optimizer anew, but for the values that `optax.inject_hyperparams` holds, or a sweep would lose its own.
 
-def restart(ts: TrainState, ctx: Context) -> TrainState:
-    """The optimizer anew, but for the values that `optax.inject_hyperparams` holds, or a sweep would lose its own."""
+    Args:
+      ts: a `TrainState`, with the parameters to start from.
+      ctx: of a hook.
+
+    Returns:
+      The train state with a new state of the optimizer.
+    """
 
     def one(new: Any, old: Any) -> Any:
         if _injected(new):
