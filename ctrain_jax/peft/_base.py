@@ -1,7 +1,7 @@
 """What the transforms of a trained model share: a base that is frozen, but for the leaves that a pattern names."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -51,6 +51,71 @@ def probe(model: Model, base: Variables, inputs: jax.Array, see: Callable[..., N
         jax.eval_shape(lambda v, x: model.apply(v, x)[0], base, inputs)
 
 
+def adapted(base: Variables, match: str, train: str | None) -> Named:
+    """The kernels that a correction is for: of those that `match` finds the ones that `train` leaves frozen."""
+    kernels = matching(base.params, match)
+    found = {name: kernel for name, kernel in kernels.items() if train is None or not re.search(train, name)}
+    if not found:
+        raise ValueError(f"train={train!r} names every kernel that match={match!r} finds: narrow one of the patterns.")
+    return found
+
+
+def dense_layers(model: Model, base: Variables, inputs: jax.Array) -> dict[str, int]:
+    """`{kernel: how many of its leading axes are the input}` of the dense layers that the model calls."""
+    splits: dict[str, int] = {}
+    shapes = {name: leaf.shape for name, leaf in named_leaves(base.params).items()}
+
+    def see(context, x, answer):
+        name = _kernel_name(context)
+        axes = None if name is None else _contracted(context.module, x)
+        if axes is None or name not in shapes:
+            return
+        # A kernel that a lifted layer (nn.scan) stacks has axes that the call does not see.
+        if shapes[name] == (*x.shape[x.ndim - axes :], *answer.shape[x.ndim - axes :]):
+            splits[name] = axes
+
+    probe(model, base, inputs, see)
+    return splits
+
+
+def check_dense(what: str, kernels: Iterable[str], inside: Iterable[str], instead: str = "") -> None:
+    """The kernels are all of dense layers."""
+    outside = sorted(set(kernels) - set(inside))
+    if outside:
+        raise ValueError(
+            f"{what} reaches dense layers of linen models, over the last axes of their input, and "
+            f"{', '.join(outside)} is in none of them: narrow the pattern{instead}."
+        )
+
+
+def beside_dense(model: Model, base: Variables, inputs: jax.Array, add: Callable[..., Any], **options: Any) -> Any:
+    """The linen model with something added to what its dense layers answer.
+
+    Args:
+      model, base, inputs, options: of the call.
+      add: `(name of the kernel, x [..., d]) -> [..., k]`, or None where nothing is added; computes in the dtype of x,
+        which is that of the layer's answer.
+
+    Returns:
+      What the model answers.
+    """
+    import flax.linen as nn
+
+    def beside(next_call, args, kwargs, context):
+        answer = next_call(*args, **kwargs)
+        name = _kernel_name(context)
+        x = None if name is None else next(iter((*args, *kwargs.values())))
+        axes = None if x is None else _contracted(context.module, x)
+        if axes is None:
+            return answer
+        x = x.astype(answer.dtype)
+        more = add(name, x.reshape(*x.shape[: x.ndim - axes], -1))
+        return answer if more is None else answer + more.reshape(answer.shape).astype(answer.dtype)
+
+    with nn.intercept_methods(beside):
+        return model.apply(base, inputs, **options)
+
+
 def frozen_base(model: Model, train: str | None, extend: Callable[..., PyTree], apply: Callable) -> Model:
     """A model whose base is frozen, with new parameters beside it.
 
@@ -79,3 +144,22 @@ def frozen_base(model: Model, train: str | None, extend: Callable[..., PyTree], 
         return apply(variables.params["new"], base, inputs, **options)
 
     return Model(init, run)
+
+
+def _kernel_name(context) -> str | None:
+    import flax.linen as nn
+
+    if context.method_name != "__call__" or not isinstance(context.module, nn.Dense | nn.DenseGeneral):
+        return None
+    return ".".join((*context.module.path, "kernel"))
+
+
+def _contracted(module, x: jax.Array) -> int | None:
+    """How many last axes of its input a dense layer contracts; None where it is other axes."""
+    import flax.linen as nn
+
+    if isinstance(module, nn.Dense):
+        return 1
+    axes = (module.axis,) if isinstance(module.axis, int) else tuple(module.axis)
+    in_order = [a % x.ndim for a in axes] == list(range(x.ndim - len(axes), x.ndim))
+    return len(axes) if in_order and not module.batch_dims else None

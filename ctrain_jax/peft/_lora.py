@@ -7,14 +7,13 @@ rank r costs least. Written from the equations; no code was opened.
 """
 
 import math
-import re
 
 import jax
 import jax.numpy as jnp
 
-from ctrain_jax.core import Model, ModelTransform, Variables
+from ctrain_jax.core import Model, ModelTransform
 from ctrain_jax.ops import check_choice, check_positive, check_size, matrix_shape
-from ctrain_jax.peft._base import Named, frozen_base, matching, name_of, named_leaves, probe
+from ctrain_jax.peft._base import adapted, beside_dense, check_dense, dense_layers, frozen_base, name_of
 
 
 def lora(
@@ -69,14 +68,10 @@ def lora(
 
     def transform(model: Model) -> Model:
         def extend(rng, inputs, base):
-            kernels = _adapted(base, match, train)
-            inside = _dense_layers(model, base, inputs)
-            outside = sorted(kernels.keys() - inside.keys())
-            if outside and form == "intercept":
-                raise ValueError(
-                    "lora's intercept form reaches dense layers of linen models, over the last axes of their input, "
-                    f"and {', '.join(outside)} is in none of them: narrow the pattern, or use form='tree'."
-                )
+            kernels = adapted(base, match, train)
+            inside = dense_layers(model, base, inputs)
+            if form == "intercept":
+                check_dense("lora's intercept form", kernels, inside, ", or use form='tree'")
             keys = jax.random.split(rng, len(kernels))
             return {
                 name: _init(key, name, kernel, inside.get(name), rank)
@@ -94,33 +89,15 @@ def lora(
             return model.apply(base._replace(params=merged), inputs, **options)
 
         def intercept(new, base, inputs, **options):
-            import flax.linen as nn
+            def add(name, x):
+                pair = new.get(name)
+                return None if pair is None else (scale * (x @ pair["a"].astype(x.dtype))) @ pair["b"].astype(x.dtype)
 
-            def add(next_call, args, kwargs, context):
-                answer = next_call(*args, **kwargs)
-                pair = new.get(_kernel_name(context))
-                if pair is None:
-                    return answer
-                # The computation runs in the layer's own dtype.
-                a, b = pair["a"].astype(answer.dtype), pair["b"].astype(answer.dtype)
-                x = next(iter((*args, *kwargs.values()))).astype(answer.dtype)
-                flat = x.reshape(*x.shape[: x.ndim - _contracted(context.module, x)], -1)
-                return answer + (scale * (flat @ a) @ b).reshape(answer.shape).astype(answer.dtype)
-
-            with nn.intercept_methods(add):
-                return model.apply(base, inputs, **options)
+            return beside_dense(model, base, inputs, add, **options)
 
         return frozen_base(model, train, extend, tree if form == "tree" else intercept)
 
     return transform
-
-
-def _adapted(base: Variables, match: str, train: str | None) -> Named:
-    kernels = matching(base.params, match)
-    adapted = {name: kernel for name, kernel in kernels.items() if train is None or not re.search(train, name)}
-    if not adapted:
-        raise ValueError(f"train={train!r} names every kernel that match={match!r} finds: narrow one of the patterns.")
-    return adapted
 
 
 def _init(rng: jax.Array, name: str, kernel: jax.Array, split: int | None, rank: int) -> dict[str, jax.Array]:
@@ -131,40 +108,3 @@ def _init(rng: jax.Array, name: str, kernel: jax.Array, split: int | None, rank:
     else:
         rows, columns = math.prod(kernel.shape[:split]), math.prod(kernel.shape[split:])
     return {"a": jax.random.normal(rng, (rows, rank)) / math.sqrt(rows), "b": jnp.zeros((rank, columns))}
-
-
-def _dense_layers(model: Model, base: Variables, inputs: jax.Array) -> dict[str, int]:
-    """`{kernel: how many of its leading axes are the input}` of the dense layers that the model calls."""
-    splits: dict[str, int] = {}
-    shapes = {name: leaf.shape for name, leaf in named_leaves(base.params).items()}
-
-    def see(context, x, answer):
-        name = _kernel_name(context)
-        axes = None if name is None else _contracted(context.module, x)
-        if axes is None or name not in shapes:
-            return
-        # A kernel that a lifted layer (nn.scan) stacks has axes that the call does not see.
-        if shapes[name] == (*x.shape[x.ndim - axes :], *answer.shape[x.ndim - axes :]):
-            splits[name] = axes
-
-    probe(model, base, inputs, see)
-    return splits
-
-
-def _kernel_name(context) -> str | None:
-    import flax.linen as nn
-
-    if context.method_name != "__call__" or not isinstance(context.module, nn.Dense | nn.DenseGeneral):
-        return None
-    return ".".join((*context.module.path, "kernel"))
-
-
-def _contracted(module, x: jax.Array) -> int | None:
-    """How many last axes of its input a dense layer contracts; None where it is other axes."""
-    import flax.linen as nn
-
-    if isinstance(module, nn.Dense):
-        return 1
-    axes = (module.axis,) if isinstance(module.axis, int) else tuple(module.axis)
-    in_order = [a % x.ndim for a in axes] == list(range(x.ndim - len(axes), x.ndim))
-    return len(axes) if in_order and not module.batch_dims else None
