@@ -1,7 +1,8 @@
 """Parameter-efficient fine-tuning: transforms of a trained model, and what is learned with them through a stream."""
 
+from ctrain_jax.peft._jare import jare
 from ctrain_jax.peft._lae import lae
 from ctrain_jax.peft._lora import lora
 from ctrain_jax.peft._prefix import prefix
 
-__all__ = ["lae", "lora", "prefix"]
+__all__ = ["jare", "lae", "lora", "prefix"]

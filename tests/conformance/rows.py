@@ -94,6 +94,7 @@ METHODS = {
     "hyperinterval": [lambda: continual.hyperinterval(3, beta=1.0, eps=0.2, dim=3, hidden=(4,))],
     "icarl": [lambda: continual.icarl(4, temperature=2.0)],
     "l2_anchor": [lambda: continual.l2_anchor(1.0)],
+    "jare": [lambda: peft.jare(3, 2, slots=2, top_k=3, train="^head")],
     "lae": [lambda: peft.lae(peft.lora(2, train="^head"), decay=0.9, freeze_steps=8)],
     "lingocl": [
         lambda: continual.lingocl(ops.simplex_targets(6, 5)),
