@@ -104,11 +104,12 @@ def beside_dense(model: Model, base: Variables, inputs: jax.Array, add: Callable
     def beside(next_call, args, kwargs, context):
         answer = next_call(*args, **kwargs)
         name = _kernel_name(context)
-        x = None if name is None else next(iter((*args, *kwargs.values())))
-        axes = None if x is None else _contracted(context.module, x)
+        if name is None:
+            return answer
+        x = next(iter((*args, *kwargs.values()))).astype(answer.dtype)
+        axes = _contracted(context.module, x)
         if axes is None:
             return answer
-        x = x.astype(answer.dtype)
         more = add(name, x.reshape(*x.shape[: x.ndim - axes], -1))
         return answer if more is None else answer + more.reshape(answer.shape).astype(answer.dtype)
 

@@ -9,6 +9,7 @@ of attention alone; a cosine below 0 counts as nearly 0.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +76,7 @@ def jare(
     for name, value in (("rank", rank), ("slots", slots), ("top_k", top_k), ("groups", groups)):
         check_size(name, value)
 
-    def embed(model: Model, frozen: Frozen, inputs: jax.Array, task: jax.Array | None) -> jax.Array:
+    def embed(model: Model, frozen: Frozen, inputs: jax.Array, task: jax.Array | None) -> Any:
         if encoder is not None:
             return encoder(inputs)
         base = Variables(frozen["params"], frozen["statistics"], frozen["frozen"])

@@ -1,6 +1,7 @@
 """JARe: per-row composition is the loop over rows; on permuted digits without ids, near what it is with them."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -111,13 +112,13 @@ def _right(
     result: core.Result,
     stream: core.Stream,
     source: core.Source,
-    encoder: Callable[[core.PyTree, jax.Array], jax.Array],
+    encoder: Callable[[core.PyTree, jax.Array], Any],
 ) -> np.ndarray:
     """Percent [S] of test rows whose nearest key is of their experience."""
     images = jnp.asarray(source.test["inputs"], jnp.float32) / 255
 
-    def nearest(frozen, view):
-        seen = encoder(frozen, jax.vmap(stream.view_fn, (0, None))(images, view))
+    def nearest(frozen, order):
+        seen = encoder(frozen, pixels(images)[:, order].reshape(images.shape))
         return jnp.argmax(_jare.retrieve(seen, frozen["keys"], jnp.ones(TASKS, bool), 1).sum(-1), -1)
 
     views = jnp.asarray(stream.origins.view)
@@ -125,7 +126,7 @@ def _right(
     return 100 * np.mean(np.asarray(chosen) == np.arange(TASKS)[:, None], axis=(1, 2))
 
 
-def _features(frozen: core.PyTree, inputs: jax.Array) -> jax.Array:
+def _features(frozen: core.PyTree, inputs: jax.Array) -> Any:
     return MODEL.apply(core.Variables(frozen["params"], frozen["statistics"]), inputs)[0].features
 
 
