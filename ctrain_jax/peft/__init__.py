@@ -3,6 +3,7 @@
 from ctrain_jax.peft._jare import jare
 from ctrain_jax.peft._lae import lae
 from ctrain_jax.peft._lora import lora
+from ctrain_jax.peft._mora import mora
 from ctrain_jax.peft._prefix import prefix
 
-__all__ = ["jare", "lae", "lora", "prefix"]
+__all__ = ["jare", "lae", "lora", "mora", "prefix"]

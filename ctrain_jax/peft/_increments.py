@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ctrain_jax.core import Context, Method, Model, PyTree, Variables
-from ctrain_jax.ops import check_size, restart
-from ctrain_jax.peft._base import adapted, beside_dense, check_dense, dense_layers, frozen_base
+from ctrain_jax.core import Context, Method, Model, PyTree, TrainState, Variables
+from ctrain_jax.ops import check_size, restart, unit
+from ctrain_jax.peft._base import Named, adapted, beside_dense, check_dense, dense_layers, frozen_base
 
 Frozen = dict[str, PyTree]
 Gate = Callable[[str, jax.Array], jax.Array]
@@ -25,6 +25,7 @@ def increments(
     keep: Callable[[Model, Variables, jax.Array], Frozen],
     route: Callable[[Model, Frozen, jax.Array, Any], Gate],
     learn: Callable[[Frozen, Context], Frozen] = lambda frozen, ctx: frozen,
+    see: bool = False,
 ) -> Method:
     """A method that adds `gate(x A) B` to the dense layers of a frozen model, with ranks for each experience.
 
@@ -36,6 +37,7 @@ def increments(
       keep: `(model, its variables, inputs)` to what else is frozen.
       route: `(model, frozen, inputs, task)` to the gate of a forward pass; `live(frozen)` are the experiences so far.
       learn: `(frozen, ctx)` to what is frozen when an experience starts.
+      see: whether A starts at what its layer sees of rows of the experience, and not at random.
 
     Returns:
       The method. `params["new"]` is `{kernel: {"a": [d, r], "b": [r, k]}}` of the experience that is being learned;
@@ -106,10 +108,28 @@ def increments(
         fresh = _draw(ctx.rng, {kernel: (len(leaf["a"]), leaf["b"].shape[1]) for kernel, leaf in own.items()}, rank)
         past = jax.tree.map(lambda bank, leaf: jnp.where(later, bank.at[task - 1].set(leaf), bank), past, own)
         own = jax.tree.map(lambda new, old: jnp.where(later, new, old), fresh, own)
+        if see:
+            own = {kernel: {**own[kernel], "a": a} for kernel, a in _seen(ts, ctx, rank).items()}
         frozen = learn(ts.frozen | {"past": past, "task": task}, ctx)
         return s, restart(ts._replace(params=ts.params | {"new": own}, frozen=frozen), ctx)
 
     return Method(name, init=init, begin=begin, model=model, needs=("boundaries",))
+
+
+def _seen(ts: TrainState, ctx: Context, rank: int) -> Named:
+    """What each layer sees of rows of the experience, of length 1: [d, rank]."""
+    rows, tokens = jax.random.split(ctx.rng)
+    place = jax.random.randint(rows, (rank,), 0, ctx.experience.size)
+    batch = ctx.fetch({"row": ctx.experience.rows[place], "experience": ctx.experience.origin[place]})
+    found = {}
+
+    def note(kernel, x):
+        x = x.reshape(rank, -1, x.shape[-1])
+        at = jax.random.randint(tokens, (rank,), 0, x.shape[1])
+        found[kernel] = unit(x[jnp.arange(rank), at].astype(jnp.float32)).T
+
+    beside_dense(ctx.model, Variables(ts.params, ts.model_state, ts.frozen), batch["inputs"], note, task=batch["task"])
+    return {kernel: found[kernel] for kernel in ts.params["new"]}
 
 
 def live(frozen: Frozen, num_tasks: int) -> jax.Array:

@@ -110,6 +110,7 @@ METHODS = {
         lambda: continual.mir(20, lr=0.1, candidates=30, batch_size=12, policy="class_balanced"),
     ],
     "mos": [lambda: continual.mos(peft.lora(2, train="^head"), steps=5, samples=4, max_rounds=2)],
+    "mora": [lambda: peft.mora(3, 2, budget=3, train="^head")],
     "nmc": [lambda: continual.nmc(), lambda: continual.nmc(metric="cosine", train=True)],
     "osf": [lambda: continual.osf({"head": 0.5, "kernel$": 0.3})],
     "ovor": [lambda: continual.ovor(steps=5, batch_size=8, num=10, k=5, border=4, candidates=6)],
