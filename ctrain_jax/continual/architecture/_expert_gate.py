@@ -15,11 +15,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ctrain_jax.continual._restart import restart
 from ctrain_jax.continual.architecture._tasks import copies
 from ctrain_jax.core import Method, Outputs, Variables, mask_logits, weighted_mean
 from ctrain_jax.models import MLP
-from ctrain_jax.ops import check_positive, check_size
+from ctrain_jax.ops import check_positive, check_size, restart
 
 
 class ExpertGateState(NamedTuple):

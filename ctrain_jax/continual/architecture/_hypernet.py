@@ -13,9 +13,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ctrain_jax.continual._restart import restart
 from ctrain_jax.continual.architecture._tasks import by_task, check_rows, check_tasks, copies, only
 from ctrain_jax.core import Context, Method, Model, PyTree, Variables, tag
+from ctrain_jax.ops import restart
 
 
 class HypernetState(NamedTuple):

@@ -20,7 +20,6 @@ import optax
 from ctrain_jax.continual._alignment import aligned, measured
 from ctrain_jax.continual._classes import told_apart
 from ctrain_jax.continual._head import check_head, linear_head, own_parts, with_linear_head
-from ctrain_jax.continual._restart import restart
 from ctrain_jax.core import Method, ModelTransform, PyTree, mask_logits
 from ctrain_jax.ops import (
     ClassGaussians,
@@ -30,6 +29,7 @@ from ctrain_jax.ops import (
     check_positive,
     check_size,
     class_gaussians,
+    restart,
     unit,
 )
 

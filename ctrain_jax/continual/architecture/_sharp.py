@@ -18,12 +18,20 @@ import jax
 import jax.numpy as jnp
 
 from ctrain_jax.continual._head import check_head, unasked
-from ctrain_jax.continual._restart import restart
 from ctrain_jax.continual.architecture._tasks import name_of, named, only, progress
 from ctrain_jax.continual.architecture._units import balanced, given_to_layers, most_active, order_of_layers
 from ctrain_jax.core import Context, Method, PyTree, TrainState, tag, weighted_mean
 from ctrain_jax.losses import supervised_contrastive
-from ctrain_jax.ops import check_fraction, check_positive, check_size, each_row, permute_index, top_k_mask, unit
+from ctrain_jax.ops import (
+    check_fraction,
+    check_positive,
+    check_size,
+    each_row,
+    permute_index,
+    restart,
+    top_k_mask,
+    unit,
+)
 
 Layers = dict[str, jax.Array]
 FREE, CHOSEN = 0, 1  # ages of units; from 2 on they belong to an experience that is over

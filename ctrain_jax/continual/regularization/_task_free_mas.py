@@ -82,12 +82,12 @@ def task_free_mas(lam: float, *, size: int = 30, window: int = 5, mean: float = 
     check_positive("variance", variance)
 
     def init(rng, params, ctx):
-        numbers = (jnp.asarray(x, jnp.float32) for x in (lam, mean, variance))
+        strength, level, spread = (jnp.asarray(x, jnp.float32) for x in (lam, mean, variance))
         records = {name: jnp.zeros((size, *x.shape), x.dtype) for name, x in ctx.spec.record.items()}
         records["row"] -= 1
         watch = Watch(jnp.full(window, UNSEEN), jnp.float32(0), jnp.bool_(True))
         zeros = optax.tree.zeros_like(params, dtype=jnp.float32)
-        return TaskFreeMasState(*numbers, watch, records, zeros, params, jnp.int32(0))
+        return TaskFreeMasState(strength, level, spread, watch, records, zeros, params, jnp.int32(0))
 
     def augment(s, batch, ctx):
         real = s.records["row"] >= 0
