@@ -53,7 +53,7 @@ def split_mnist_on_a_frozen_vit(name: str, methods: tuple[str, ...], arg: str | 
       ValueError: another `arg`.
     """
     config = split_fashion_mnist(name, methods, arg)
-    config.model = {"name": "ViT", "patch": 4, "width": 16, "depth": 4}
+    config.model = {"name": "ViT", "patch": 4, "width": 16, "depth": 1}
     if arg != "runlocal":
         config.source = {"name": "tfds", "dataset": "mnist", "train_split": "train[:5000]"}
         config.model = {"name": "ViT", "patch": 7, "width": 64, "depth": 4}

@@ -14,8 +14,6 @@ def get_config(arg=None):
     """Four increments of rank 4 for each experience, of every kernel but the head's, which is trained through all."""
     config = split_mnist_on_a_frozen_vit("jare", ("jare", "local_loss"), arg)
     config.epochs = 1
-    if arg == "runlocal":
-        config.model = {"name": "MLP", "hidden": (32,)}  # compiles faster
     config.optimizer.learning_rate = 3e-3
     config.jare = {"num_tasks": 5, "rank": 4, "train": "^head"}
     return config

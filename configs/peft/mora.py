@@ -14,9 +14,7 @@ def get_config(arg=None):
     """Four ranks for each experience in every kernel but the head's, of which a token takes four."""
     config = split_mnist_on_a_frozen_vit("mora", ("mora", "local_loss"), arg)
     config.epochs = 1
-    if arg == "runlocal":
-        config.model = {"name": "MLP", "hidden": (32,)}  # compiles faster
-    else:
+    if arg != "runlocal":
         config.source.update(train_split="train[:2000]", test_split="test[:2000]")
     config.optimizer.learning_rate = 3e-3
     config.mora = {"num_tasks": 5, "rank": 4, "budget": 4, "alpha": 5.0, "train": "^head"}
