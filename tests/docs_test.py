@@ -18,6 +18,16 @@ from tests.conformance.rows import METHODS
 from tests.shown import ROOT, blocks, run
 
 DOCS = ROOT / "docs"
+# Commands of LaTeX that the site was seen to draw; it stops at some others (`dots`). Build the site, then add yours.
+DRAWN = set(
+    """
+    Big Delta Omega Sigma alpha arg bar begin beta big cdot cos cosh cup delta ell end epsilon eta exp frac gamma ge hat
+    in int kappa lVert lambda langle ldots le left leftarrow lfloor log mathrm max min mu nabla ne odot omega
+    operatorname overline partial phi pi pm prod propto qquad quad rVert rangle rfloor rho right setminus sigma sim sin
+    sqrt sum tanh tau text tfrac theta tilde times top underline xi
+    """.split()
+)
+MATHEMATICS = re.compile(r":math:`([^`]*)`|\.\. math::(.*?)(?:\n\s*\n|\"\"\")", re.DOTALL)
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
 
 
@@ -126,6 +136,14 @@ def table(heading):
     lines = CHOOSE.split(f"\n| {heading} |")[1].split("\n\n")[0].splitlines()[2:]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {row[0].strip("`"): row[1:] for row in rows}
+
+
+def test_the_site_can_draw_the_mathematics_of_docstrings():
+    files = sorted((ROOT / "ctrain_jax").rglob("*.py"))
+    written = {file.name: "".join("".join(m) for m in MATHEMATICS.findall(file.read_text())) for file in files}
+    found = {name: set(re.findall(r"\\([a-zA-Z]+)", text)) - DRAWN for name, text in written.items()}
+    assert sum(map(len, written.values())) > 10_000
+    assert not {name: commands for name, commands in found.items() if commands}
 
 
 def test_how_to_choose_has_every_method_with_what_it_needs():

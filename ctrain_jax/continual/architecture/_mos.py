@@ -69,7 +69,7 @@ def mos(
     A row is told apart from the classes of its experience alone. With the means of old classes and the features of the
     batch as rows :math:`u_i`, the loss grows by
 
-    .. math:: -\frac{\mathrm{reg}}{n} \sum_i \log \mathrm{softmax}(u_i^\top u_1 / \tau, \dots, u_i^\top u_n / \tau)_i.
+    .. math:: -\frac{\mathrm{reg}}{n} \sum_i \log \mathrm{softmax}(u_i^\top u_1 / \tau, \ldots, u_i^\top u_n / \tau)_i.
 
     When an experience is over, its adapter and a Gaussian of the features of each of its classes are kept. From the
     second one on the head takes steps of SGD (momentum 0.9, decay 5e-4, a cosine) down the cross-entropy of samples of

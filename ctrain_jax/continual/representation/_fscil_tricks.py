@@ -160,7 +160,7 @@ def assigned(similarity: jax.Array, held: jax.Array) -> jax.Array:
 def pseudo_classes(*views: Callable[[jax.Array], jax.Array]) -> Method:
     r"""In the first experience, classes made of each class: its rows through a view are a class of their own.
 
-    A row :math:`(x, y)` comes with rows :math:`(v_k(x), y + k C)`, one for each view :math:`v_1, v_2, \dots` In
+    A row :math:`(x, y)` comes with rows :math:`(v_k(x), y + k C)`, one for each view :math:`v_1, v_2, \ldots` In
     training the model answers :math:`(1 + K) C` logits, those beyond C from columns that are added to the last layer;
     asked, it answers C. So there is room between the base classes where later ones can be.
 
