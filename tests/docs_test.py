@@ -140,7 +140,9 @@ def table(heading):
 
 def test_the_site_can_draw_the_mathematics_of_docstrings():
     files = sorted((ROOT / "ctrain_jax").rglob("*.py"))
-    written = {file.stem: " ".join(map(" ".join, MATHEMATICS.findall(file.read_text()))) for file in files}
+    written = {
+        str(file.relative_to(ROOT)): " ".join(map(" ".join, MATHEMATICS.findall(file.read_text()))) for file in files
+    }
     found = {name: set(re.findall(r"\\([a-zA-Z]+)", text)) - DRAWN for name, text in written.items()}
     assert sum(map(len, written.values())) > 10_000
     assert not {name: commands for name, commands in found.items() if commands}
