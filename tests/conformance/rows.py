@@ -35,7 +35,7 @@ def on_convolutions(method):
 
 def on_layers(method):
     """The method on dense layers alone."""
-    return method._replace(model=STAGES.model)
+    return method._replace(model=lambda _: core.from_linen(models.MLP(6, hidden=(12, 12))))
 
 
 # {factory: [a method of it]}. More than one row where arguments change what the method keeps or does.
@@ -130,7 +130,7 @@ METHODS = {
         ),
     ],
     "sharp": [
-        lambda: on_layers(continual.sharp("dense_2", size=12, recent=2, share=0.6, period=6, every=3, rows=20)),
+        lambda: on_layers(continual.sharp("dense_1", size=12, recent=2, share=0.6, period=6, every=3, rows=20)),
     ],
     "si": [lambda: continual.si(1.0)],
     "supsup": [lambda: continual.supsup(3, density=0.3)],

@@ -20,13 +20,13 @@ OPTIONS = {"size": SIZE, "recent": RECENT, "density": 0.5, "share": 0.6, "period
 
 @functools.cache
 def run():
-    """The compiled hooks, and for two experiences the states at its start, before its end and after."""
+    """The compiled hooks, and for three experiences the states at its start, before its end and after."""
     method = continual.sharp("dense_1", **OPTIONS, temperature=0.3, batch_size=SIZE * RECENT, rows=200)
     learner = learner_of(method, spy(8), model=MODEL, optimizer=optax.adamw(1e-2, weight_decay=0.1))
     data, states = core.to_device(STREAM), []
     hooks = {name: jax.jit(getattr(learner, name)) for name in ("begin", "chunk", "end", "predict")}
     state = core.start(learner)
-    for t in range(2):
+    for t in range(3):
         begun = hooks["begin"](state, data, t)
         trained, _ = hooks["chunk"](begun, data, t, 0, learner.spec.steps[t])
         state = hooks["end"](trained, data, t)
@@ -58,7 +58,7 @@ def rows_in(t):
 def test_the_most_active_units_are_chosen_and_no_connection_leads_from_a_free_unit_to_another():
     """At the start of the second experience, 98.9 percent asked: of 200 draws of 37 rows nearly all are there."""
     *_, states = run()
-    for t, (begun, _, _) in enumerate(states):
+    for t, (begun, _, _) in enumerate(states[:2]):
         s, before = mine(begun), states[t - 1][2] if t else None
         active = units(begun.params if before is None else before.params, rows_in(t)[0])
         for name, x in zip(LAYERS, active, strict=True):
@@ -141,6 +141,18 @@ def test_rows_are_kept_evenly_and_their_features_follow_the_network_while_they_a
     np.testing.assert_array_equal(second.units[1], np.asarray(second.ages["dense_2"]) >= 2)
     free = np.asarray(second.ages["dense_2"]) == 0
     assert free.any() and np.all(np.asarray(params["dense_2"]["bias"])[free] == 0)
+
+
+def test_features_of_rows_follow_until_their_units_rest_though_others_take_their_place_among_the_replayed():
+    """The third experience moves units of the first for the last time, and takes its place."""
+    *_, states = run()
+    second, third, params = mine(states[1][2]), mine(states[2][2]), states[2][2].params
+    hidden = np.asarray(second.hidden, np.float64)
+    for name in LAYERS[1:]:
+        hidden = np.maximum(hidden @ np.asarray(params[name]["kernel"]) + np.asarray(params[name]["bias"]), 0)
+    np.testing.assert_allclose(third.features[:2], hidden, rtol=1e-4, atol=1e-5)
+    assert np.abs(third.features[0] - second.features[0])[:, np.asarray(second.units[0])].max() > 1e-3
+    assert np.any(third.hidden[0] != second.hidden[0])
 
 
 def test_the_nearest_kept_rows_vote():

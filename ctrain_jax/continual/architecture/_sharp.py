@@ -5,10 +5,11 @@ Gurbuz, Moorman and Dovrolis, "SHARP: Sparsity and Hidden Activation RePlay for 
 authors' code (BurakGurbuz97/SHARP-Continual-Learning); the paper was not. As there, features are learned by contrast
 and answered by nearest neighbours, and connections grow at random. Where we differ: dense layers alone, where the code
 has convolutions too, whose connections are kernels; masks start with exact sizes, where the code draws each weight by
-itself; activations are kept in float32, there in 8 bits; neighbours are the rows whose activations are kept, where the
-code draws others; activity is measured on other rows at each change, there on the first 1,024; the optimizer starts
-anew with an experience, there with each change; of equally many votes the class of the nearest row wins, there the
-smaller number.
+itself; activations are kept in float32, there in 8 bits, and once weights into free units are drawn anew, there before;
+the scale of these is that of a whole layer, there of its free units; all kept rows are neighbours, where the code draws
+some of them if it replays more; activity is measured on other rows at each change, there on the first 1,024; the
+optimizer starts anew with an experience, there with each change; of equally many votes the class of the nearest row
+wins, there the smaller number.
 """
 
 import itertools
@@ -84,8 +85,10 @@ def sharp(
     (`losses.supervised_contrastive`) of incoming and replayed rows in the features that are not free. The answer is the
     vote of the nearest kept rows by the cosine of features, of an experience's rows in the features that it kept.
 
-    A unit below `layer` that a later experience chooses was free when replayed rows were kept, and would have another
-    value in them now. That tells old rows from new ones in training and not in a test; `trained` avoids it.
+    When an experience is over, features are those of the network then, also of the rows that it replayed. A unit below
+    `layer` that a later experience chooses was free when replayed rows were kept, and would have another value in them
+    now, here as in the authors' code. That tells old rows from new ones in training and not in a test; `trained` avoids
+    it.
 
     Args:
       layer: the dense layer, by a name like `dense_1`, whose input is replayed. The first one replays inputs.
@@ -231,17 +234,19 @@ def sharp(
 
         labels = each_row(ctx, lambda batch: batch["labels"], jnp.int32(classes))
         place = balanced(tag(ctx.rng, "kept"), labels, classes)[:size]
-        _, given = given_to_layers(ctx, ts.params, _fetch(ctx, place)["inputs"], model_state=ts.model_state)
-        hidden = s.hidden.at[index % recent].set(given[layer])
+        kept, given = given_to_layers(ctx, ts.params, _fetch(ctx, place)["inputs"], model_state=ts.model_state)
+        # What was replayed has other features now, the rows whose place is taken here included.
         dummy = jnp.zeros((recent * size, *ctx.spec.batch["inputs"].shape[1:]))
-        again, given = given_to_layers(ctx, ts.params, dummy, {layer: hidden.reshape(recent * size, -1)})
-        last = _slots(index, recent)
-        found = again.reshape(recent, size, -1)
+        again, _ = given_to_layers(ctx, ts.params, dummy, {layer: s.hidden.reshape(recent * size, -1)})
+        last = _slots(index - 1, recent)
+        features = s.features.at[jnp.where(last >= 0, last, len(s.features))].set(
+            again.reshape(recent, size, -1), mode="drop"
+        )
         return s._replace(
             ages=ages,
-            hidden=hidden,
+            hidden=s.hidden.at[index % recent].set(given[layer]),
             labels=s.labels.at[index].set(labels[place]),
-            features=s.features.at[jnp.where(last >= 0, last, len(s.features))].set(found, mode="drop"),
+            features=features.at[index].set(kept),
             units=s.units.at[index].set(ages[list(given)[-2]] > CHOSEN),
         ), ts
 
