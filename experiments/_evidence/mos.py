@@ -36,7 +36,7 @@ def claims(seeds: Sequence[int], data_dir: str | None) -> list[Claim]:
     loop, again = _retrieved()
     return [
         gate(
-            "momentum=0 and reg=0: the first two experiences are plain training (largest difference)",
+            "momentum=0, reg=0 and steps=0: the first two experiences are plain training (largest difference)",
             _plain(),
             most=1e-6,
         ),

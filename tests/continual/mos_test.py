@@ -166,7 +166,7 @@ def test_what_it_refuses():
         with pytest.raises(ValueError, match=match):
             continual.mos(PET, **arguments)
     for pet, model in ((lambda model: model, MODEL), (peft.lora(2), MODEL)):
-        with pytest.raises(ValueError, match="put it first in the chain, with a pet like"):
+        with pytest.raises(ValueError, match="put it before what changes the model, with a pet like"):
             core.start(learner_of(continual.mos(pet), model=model))
     with pytest.raises(ValueError, match="mos expects what the head is given .*, of width 5, got 12: return that"):
         core.start(core.make_learner(core.from_linen(Skipping()), continual.mos(PET), optax.sgd(0.1), STREAM))
