@@ -91,7 +91,7 @@ def test_dropped_and_grown_connections_start_from_0_and_what_does_not_change_sta
 
 def test_units_at_rest_stay_and_others_learn():
     """Below the layer from the end of their experience on; above it only when that is no longer replayed."""
-    *_, states = run()
+    data, hooks, states = run()
     begun, trained, _ = states[1]
     for name in LAYERS:
         old, new = (np.asarray(s.params[name]["kernel"]) for s in (begun, trained))
@@ -104,6 +104,13 @@ def test_units_at_rest_stay_and_others_learn():
     x = rows_in(0)[0]
     rest = np.asarray(mine(trained).ages["dense_0"]) > 1
     np.testing.assert_array_equal(*(units(s.params, x)[0][:, rest] for s in (begun, trained)))
+    third = states[2][0]
+    older = mine(third)._replace(ages={name: age + (age > 1) for name, age in mine(third).ages.items()})
+    after, _ = hooks["chunk"](third._replace(method_state={**third.method_state, "sharp": older}), data, 2, 0, 1)
+    for name in LAYERS[1:]:
+        moved = np.any(np.asarray(after.params[name]["kernel"] != third.params[name]["kernel"]), axis=0)
+        age = np.asarray(older.ages[name])
+        assert moved[age == 3].any() and np.any(age == 4) and not moved[age == 4].any()
 
 
 def test_the_loss_is_the_contrast_of_incoming_rows_and_of_activations_that_are_replayed():

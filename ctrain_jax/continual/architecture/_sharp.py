@@ -9,7 +9,8 @@ itself; activations are kept in float32, there in 8 bits, and once weights into 
 the scale of these is that of a whole layer, there of its free units; all kept rows are neighbours, where the code draws
 some of them if it replays more; activity is measured on other rows at each change, there on the first 1,024; the
 optimizer starts anew with an experience, there with each change; of equally many votes the class of the nearest row
-wins, there the smaller number.
+wins, there the smaller number; a row that excites no feature of an experience has a cosine of 0 with its rows, there as
+of a half.
 """
 
 import itertools
