@@ -47,6 +47,11 @@ def units(params, inputs):
     return found
 
 
+def most_active(size, part):
+    order = np.argsort(-size)
+    return np.isin(np.arange(len(size)), order[np.cumsum(size[order]) - size[order] < part * size.sum()])
+
+
 def rows_in(t):
     train = STREAM.experiences["train"]
     rows = train.rows[t][: train.size[t]]
@@ -65,10 +70,7 @@ def test_the_most_active_units_are_chosen_and_no_connection_leads_from_a_free_un
             age, size = np.asarray(s.ages[name]), x.mean(0)
             if t:
                 np.testing.assert_array_equal(age > 1, np.asarray(mine(before).ages[name]) > 1)
-                top = np.zeros(len(size), bool)
-                order = np.argsort(-size)
-                held = np.cumsum(size[order]) - size[order]
-                top[order] = held < (1 + np.cos(np.pi / 3)) / 2 * size.sum()
+                top = most_active(size, (1 + np.cos(np.pi / 3)) / 2)
                 assert np.sum((age == 1) != (top & (age < 2))) <= 1
             mask, kernel = np.asarray(s.masks[name]), np.asarray(begun.params[name]["kernel"])
             assert mask.sum() == mask.size / 2 and np.all(kernel[~mask] == 0)
@@ -87,6 +89,19 @@ def test_dropped_and_grown_connections_start_from_0_and_what_does_not_change_sta
         assert np.any(old != new) and not np.any((new & ~old)[:, ~free])
         assert np.all(kernels[1][old != new] == 0)
         np.testing.assert_array_equal(kernels[0][old == new], kernels[1][old == new])
+
+
+def test_connections_change_every_so_many_steps_for_fewer_units_each_time():
+    """At the sixth step, the third time: half of all activity, and so the share of 60 percent."""
+    data, hooks, states = run()
+    third, _ = hooks["chunk"](states[0][0], data, 0, 0, 3)
+    fifth, _ = hooks["chunk"](third, data, 0, 3, 2)
+    sixth, _ = hooks["chunk"](fifth, data, 0, 5, 1)
+    for name in LAYERS[1:]:
+        masks = [np.asarray(mine(s).masks[name]) for s in (third, fifth, sixth)]
+        assert np.all(masks[0] == masks[1]) and np.any(masks[1] != masks[2])
+    top = most_active(units(sixth.params, rows_in(0)[0])[0].mean(0), 0.6)
+    assert np.sum((np.asarray(mine(sixth).ages["dense_0"]) == 1) != top) <= 1
 
 
 def test_units_at_rest_stay_and_others_learn():
