@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from ctrain_jax import continual, core, models, testing
 from tests.losses.supervised_contrastive_test import by_hand
@@ -208,6 +209,15 @@ class _Normed(nn.Module):
         return core.Outputs(nn.Dense(6, name="head")(features), features)
 
 
+class _Other(nnx.Module):
+    def __init__(self, rngs):
+        self.dense_0, self.head = nnx.Linear(12, 8, rngs=rngs), nnx.Linear(8, 6, rngs=rngs)
+
+    def __call__(self, inputs):
+        features = self.dense_0(inputs)
+        return core.Outputs(self.head(features), features)
+
+
 def test_what_it_refuses():
     for arguments, match in (
         ({"size": 0}, "size expects a whole number of at least 1, got 0"),
@@ -225,6 +235,7 @@ def test_what_it_refuses():
             continual.sharp("dense_1", **arguments)
     for model, layer, arguments, match in (
         (MODEL, "head", {}, "got layer='head' among dense_0, dense_1, dense_2, head: choose one"),
+        (core.from_nnx(_Other), "dense_0", {}, "of a linen model .*, got layer='dense_0' among none: choose one"),
         (MODEL, "dense_1", {"size": 67}, "the largest has 66: give a size from 5 to 66"),
         (core.from_linen(_Normed()), "dense_0", {}, "the network has LayerNorm_0.bias, LayerNorm_0.scale"),
         (core.from_linen(Skipping()), "Dense_0", {}, "sharp expects what the head is given"),

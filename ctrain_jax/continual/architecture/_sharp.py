@@ -106,8 +106,8 @@ def sharp(
       trained: keep all units and connections below `layer` as the learner starts from them.
 
     Returns:
-      The method, for a network of dense layers that ends in a layer `head`, which is not used. An experience that is
-      over has 4 N (D + 1) + D bytes, the last ones 4 N D_l more. Methods of a chain that take the problem's own
+      The method, for a linen network of dense layers that ends in a layer `head`, which is not used. An experience that
+      is over has 4 N (D + 1) + D bytes, the last ones 4 N D_l more. Methods of a chain that take the problem's own
       gradient (`agem`, `gem`, `mir`, `refresh`, `rwalk`, `si`) find none.
 
     Raises:
@@ -278,8 +278,8 @@ def sharp(
 def _check(layer: str, layers: list[str], given: Layers, params: PyTree, ctx: Context) -> None:
     if layer not in layers[:-1] or layers[-1] != "head":
         raise ValueError(
-            f"sharp replays what a dense layer before the layer head is given, got layer={layer!r} among "
-            f"{', '.join(layers)}: choose one."
+            f"sharp replays what a dense layer of a linen model is given, before its layer head, got layer={layer!r} "
+            f"among {', '.join(layers) or 'none'}: choose one."
         )
     leaves = named(params)
     known = {f"{name}.{kind}" for name in layers for kind in ("kernel", "bias")}
