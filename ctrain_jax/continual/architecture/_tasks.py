@@ -29,7 +29,7 @@ def apply_of_task(who: str, num_tasks: int, answer: Callable[..., Any]) -> Calla
         if task is None:
             raise ValueError(
                 f"{who} needs the task of a batch: use a stream with task_known=True, and leave out methods that ask "
-                "the network without a task (ewc, mas): nothing is forgotten."
+                "the network without a task (ewc, mas): it holds earlier tasks itself."
             )
         tasks = jnp.asarray(task)
         own = tasks.reshape(-1)[0]
@@ -90,7 +90,8 @@ def check_rows(who: str, ctx: Context) -> None:
     """In `update`: nobody appended rows."""
     if ctx.batch["weights"].shape != ctx.incoming["weights"].shape:
         raise ValueError(
-            f"{who} learns one task a batch, and another method appends rows: leave that out, nothing is forgotten."
+            f"{who} learns one task a batch, and another method appends rows: leave that out, it holds earlier tasks "
+            "itself."
         )
 
 
