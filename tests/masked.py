@@ -1,5 +1,7 @@
 """Methods with a mask, or more, for each task on the standard stream: runs, questions, and gradients in numpy."""
 
+import functools
+
 import jax
 import numpy as np
 import optax
@@ -64,10 +66,13 @@ class Whole:
         self.learner = learner_of(method, model=model, optimizer=tx, stream=STREAM)
         self.data = core.to_device(STREAM)
         self._compiled = [jax.jit(getattr(self.learner, name)) for name in ("begin", "chunk", "end", "predict")]
-        self.states, self.answers = [core.start(self.learner)], []
+        self.states = [core.start(self.learner)]
         for t in range(3):
             self.states.append(self.experience(self.states[-1], t))
-            self.answers.append([self.answer(self.states[-1], asked(task)) for task in range(3)])
+
+    @functools.cached_property
+    def answers(self):
+        return [[self.answer(state, asked(task)) for task in range(3)] for state in self.states[1:]]
 
     def begun(self, state, t, data=None):
         """The state as an experience starts."""

@@ -1,11 +1,10 @@
-"""MIP: networks, a step and the penalty against numpy; what a task moves; and a limit that is plain training."""
+"""MIP: networks, a gradient and the penalty against numpy; what a task moves; and a limit that is plain training."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from ctrain_jax import continual, core
@@ -35,21 +34,14 @@ def generated(params, task):
 
 @functools.cache
 def whole():
-    return Whole(continual.mip_hypernet(3, beta=0.5, dim=2, hidden=(4, 5)), model=MODEL)
+    return Whole(core.chain(continual.mip_hypernet(3, beta=0.5, dim=2, hidden=(4, 5)), spy(8)), model=MODEL)
 
 
-def test_a_step_of_sgd_is_that_of_numpy():
-    """The shared network moves as a plain one would, the last layer by that and its input."""
-    method = continual.mip_hypernet(3, beta=0.5, dim=2, hidden=(4, 5))
-    learner = learner_of(method, spy(8), stream=STREAM, optimizer=optax.sgd(0.5))
-    data, start = core.to_device(STREAM), core.start(learner)
-    # Off the start, where biases are 0 and what is generated is small.
-    start = start._replace(
-        params=jax.tree.map(lambda p: p + 0.1 * jnp.cos(jnp.arange(p.size)).reshape(p.shape), start.params)
-    )
-    begun = jax.jit(learner.begin)(start, data, 1)
-    after, record = jax.jit(learner.step)(begun, data, 1, 0)
-    inputs, labels = rows_of(STREAM, after.method_state["spy"])
+def test_the_gradient_is_that_of_numpy():
+    """The shared network is moved as a plain one would be, the last layer by that and its input."""
+    begun = whole().begun(whole().states[1], 1)
+    value, grads = jax.jit(whole().learner.gradient)(begun, whole().data, 1, 0)
+    inputs, labels = rows_of(STREAM, whole().chunk(begun, 1, 0, 1).method_state["spy"])
     classes = np.asarray(STREAM.origins.classes)[1]
 
     def loss(network):
@@ -57,20 +49,31 @@ def test_a_step_of_sgd_is_that_of_numpy():
         return -log_softmax(logits)[np.arange(8), labels - np.argmax(classes)].mean()
 
     network = generated(begun.params, 1)
-    np.testing.assert_allclose(record["loss"], loss(network), atol=1e-6)
+    np.testing.assert_allclose(value, loss(network), atol=1e-6)
 
-    def slope(path, leaf):
+    def slope(leaf, of):
         def at(index, by):
-            moved = leaf.copy()
+            moved = np.array(leaf, np.float64)
             moved[index] += by
-            return loss(jax.tree_util.tree_map_with_path(lambda p, x: moved if p == path else x, network))
+            return of(moved)
 
         return np.array([at(i, 1e-6) - at(i, -1e-6) for i in np.ndindex(leaf.shape)]).reshape(leaf.shape) / 2e-6
 
-    slopes, x = jax.tree_util.tree_map_with_path(slope, network), code(begun.params, 1)
-    for moved, by in (("start", slopes), ("heads", jax.tree.map(lambda g: np.multiply.outer(x, g), slopes))):
-        expected = jax.tree.map(lambda p, g: p - 0.5 * g, begun.params[moved], by)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after.params[moved], expected)
+    def within(path):
+        return lambda moved: loss(jax.tree_util.tree_map_with_path(lambda p, x: moved if p == path else x, network))
+
+    def embedded(moved):
+        return loss(generated(begun.params | {"embeddings": moved}, 1))
+
+    slopes = jax.tree_util.tree_map_with_path(lambda path, leaf: slope(leaf, within(path)), network)
+    expected = {
+        "start": slopes,
+        "heads": jax.tree.map(lambda g: np.multiply.outer(code(begun.params, 1), g), slopes),
+        "embeddings": slope(begun.params["embeddings"], embedded),
+    }
+    found = {name: grads[name] for name in expected}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, expected)
+    assert expected["embeddings"][1].all() and not expected["embeddings"][[0, 2]].any()
 
 
 @pytest.mark.parametrize(("t", "earlier"), [(2, (0, 1)), (0, (1, 2))])
@@ -79,7 +82,7 @@ def test_the_penalty_is_a_mean_over_the_tasks_learned_before(t, earlier):
     begun = whole().begun(whole().states[2 if t else 3], t)
     before = whole().chunk(begun, t, 0, 3)
     state = before.method_state["mip_hypernet"]
-    free = before._replace(method_state={"mip_hypernet": state._replace(beta=jnp.zeros(()))})
+    free = before._replace(method_state=before.method_state | {"mip_hypernet": state._replace(beta=jnp.zeros(()))})
     found = whole().loss(before, t, 3) - whole().loss(free, t, 3)
     moved = [
         jax.tree.map(lambda a, b: np.square(a - b).sum(), generated(before.params, j), generated(begun.params, j))
@@ -143,12 +146,16 @@ def test_what_it_refuses():
         ({"conditions": [[0.5], [2.0], [0.1]]}, "conditions must be between 0 and 1"),
         ({"conditions": [0.5, 0.1, 0.2]}, r"conditions expects 3 rows \[num_tasks, D\], got shape \(3,\)"),
         ({"conditions": [[0.5], [0.1]]}, r"conditions expects 3 rows \[num_tasks, D\], got shape \(2, 1\)"),
+        (
+            {"conditions": np.zeros((3, 2)), "encoding": "none", "residual": False},
+            "conditions of 0 alone generate nothing",
+        ),
     ):
         with pytest.raises(ValueError, match=match):
             continual.mip_hypernet(**{"num_tasks": 3, **options})
     with pytest.raises(ValueError, match="mip_hypernet has embeddings for 2 tasks, and the stream has 3 experiences"):
         core.start(learner_of(continual.mip_hypernet(2), stream=STREAM))
     replayed = learner_of(continual.er(20), continual.mip_hypernet(3), stream=STREAM)
-    state, data = core.start(replayed), core.to_device(STREAM)
+    state, data = jax.eval_shape(replayed.init, jax.random.key(0)), core.to_device(STREAM)
     with pytest.raises(ValueError, match="mip_hypernet learns one task a batch"):
         jax.eval_shape(replayed.step, state, data, 0, 0)

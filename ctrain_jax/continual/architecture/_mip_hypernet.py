@@ -3,10 +3,12 @@
 Ortiz, Guttag and Dalca, "Magnitude Invariant Parametrizations Improve Hypernetwork Learning", ICLR 2024, arXiv
 2304.07645. The authors' code (JJGO/hyperlight) was opened. As there, layers are drawn by fan-out with biases of 0,
 activations are leaky, the code of a condition is all cosines, then all sines, and the network that does not depend on
-the condition is the bias of the last layer. Where we differ: that network is drawn as its model draws it. That it
-learns tasks one after another is ours, with the embeddings and the penalty of von Oswald et al., ICLR 2020, arXiv
-1906.00695 (chrhenning/hypercl was opened): the penalty looks at the hypernetwork as it is, the code by default at where
-a step of the task's own loss would take it.
+the condition is the bias of the last layer. Where we differ: that network is drawn as its model draws it, and the rest
+of the last layer by the number of all entries of the network and without the gain of an activation, where the code
+takes the number of those of each array and that gain: changes start smaller here. That it learns tasks one after
+another is ours, with the embeddings and the penalty of von Oswald et al., ICLR 2020, arXiv 1906.00695
+(chrhenning/hypercl was opened): the penalty looks at the hypernetwork as it is, the code by default at where a step of
+the task's own loss would take it.
 """
 
 import itertools
@@ -65,7 +67,8 @@ def mip_hypernet(
 
     Raises:
       ValueError: `num_tasks`, `dim` or a width below 1, a negative `beta`, another `encoding`, conditions that are not
-        num_tasks rows in [0, 1]; when a learner is made, more experiences than tasks.
+        num_tasks rows in [0, 1], or all 0 where nothing is generated from 0; when a learner is made, more experiences
+        than tasks.
 
     Example:
       >>> mip_hypernet(5).needs
@@ -83,6 +86,10 @@ def mip_hypernet(
         if given.ndim != 2 or len(given) != num_tasks:
             raise ValueError(
                 f"mip_hypernet: conditions expects {num_tasks} rows [num_tasks, D], got shape {given.shape}."
+            )
+        if encoding == "none" and not residual and not isinstance(given, jax.core.Tracer) and not given.any():
+            raise ValueError(
+                "mip_hypernet: conditions of 0 alone generate nothing: give encoding='circle' or residual."
             )
 
     def make(rng, start):
