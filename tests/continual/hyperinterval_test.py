@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -128,3 +129,8 @@ def test_what_it_refuses():
             continual.hyperinterval(**{"num_tasks": 3, **options})
     with pytest.raises(ValueError, match="hyperinterval has embeddings for 2 tasks, and the stream has 3 experiences"):
         core.start(learner_of(continual.hyperinterval(2), stream=STREAM))
+    net = core.from_linen(nn.Sequential([nn.Dense(8), nn.LayerNorm(), nn.Dense(6)]))
+    normed = learner_of(continual.hyperinterval(3), model=net, stream=STREAM)
+    state = jax.eval_shape(normed.init, jax.random.key(0))
+    with pytest.raises(ValueError, match="interval_bounds knows no bounds of "):
+        jax.eval_shape(normed.step, state, core.to_device(STREAM), 0, 0)

@@ -47,12 +47,12 @@ def written(params, fixed, task):
 
 
 def test_an_answer_is_that_of_the_network_that_numpy_writes():
-    model = continual.recurrent_hypernetwork(2, grow=1, **OPTIONS).model(MODEL)
+    model, state = continual.recurrent_hypernetwork(3, grow=2, **OPTIONS).model(MODEL), whole().states[0]
     inputs = np.random.default_rng(0).normal(size=(5, 12))
-    made = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 12)))
     # Off the start, where biases are 0 and nothing reads the last unit.
-    moved = jax.tree.map(lambda p: p + 0.3 * jnp.cos(jnp.arange(p.size)).reshape(p.shape), made.params)
-    ask = jax.jit(lambda task: model.apply(made._replace(params=moved), jnp.asarray(inputs), task=task)[0].logits)
+    moved = jax.tree.map(lambda p: p + 0.3 * jnp.cos(jnp.arange(p.size)).reshape(p.shape), state.params)
+    made = core.Variables(moved, state.model_state, state.frozen)
+    ask = jax.jit(lambda task: model.apply(made, jnp.asarray(inputs), task=task)[0].logits)
     expected = [answers(written(moved, made.frozen["fixed"], task)[0], inputs)[0] for task in range(2)]
     np.testing.assert_allclose([ask(task) for task in range(2)], expected, atol=1e-5)
     assert np.abs(expected[0] - expected[1]).max() > 0.1
@@ -68,18 +68,21 @@ def test_what_is_written_starts_with_the_spread_of_the_model():
         assert not start.frozen["fixed"]["centre"][layer]["bias"].any()
 
 
-def test_networks_and_states_of_the_tasks_learned_before_are_held():
-    begun = whole().begun(whole().states[2], 2)
-    before, fixed = whole().chunk(begun, 2, 0, 3), begun.frozen["fixed"]
+@pytest.mark.parametrize("t", [1, 2])
+def test_networks_and_states_of_the_tasks_learned_before_are_held(t):
+    """States of the units that live by then."""
+    begun = whole().begun(whole().states[t], t)
+    before, fixed = whole().chunk(begun, t, 0, 3), begun.frozen["fixed"]
     state = before.method_state["recurrent_hypernetwork"]
     assert {name: float(beta) for name, beta in state.beta.items()} == {"network": 0.5, "states": np.float32(0.3)}
     free = jax.tree.map(jnp.zeros_like, state.beta)
-    pairs = [[written(params, fixed, task) for params in (before.params, begun.params)] for task in range(2)]
+    pairs = [[written(params, fixed, task) for params in (before.params, begun.params)] for task in range(t)]
+    pairs = [[(network, states[:, t >= AGE]) for network, states in pair] for pair in pairs]
     moved = [jax.tree.map(lambda a, b: np.square(a - b).sum(), *pair) for pair in pairs]
     for part, place in (("network", 0), ("states", 1)):
         alone = state._replace(beta=free | {part: state.beta[part]})
         found, rest = (
-            whole().loss(before._replace(method_state={"recurrent_hypernetwork": s}), 2, 3)
+            whole().loss(before._replace(method_state={"recurrent_hypernetwork": s}), t, 3)
             for s in (alone, state._replace(beta=free))
         )
         expected = float(state.beta[part]) * np.mean([sum(jax.tree.leaves(tree[place])) for tree in moved])
@@ -119,6 +122,7 @@ def test_units_live_from_their_experience_on_and_embeddings_in_theirs():
 def test_nothing_reads_units_that_do_not_live_yet():
     """Without them the first experience ends in the same networks."""
     small = continual.recurrent_hypernetwork(3, **OPTIONS).model(MODEL)
+    ask = jax.jit(lambda variables: small.apply(variables, jnp.eye(12), task=jnp.int32(0))[0].logits)
     for state in whole().states[:2]:
         params = state.params
         lstm = {name: leaf[..., :4] for name, leaf in params["lstm"].items()}
@@ -126,8 +130,7 @@ def test_nothing_reads_units_that_do_not_live_yet():
             "lstm": lstm | {"kept": lstm["kept"][:4]},
             "head": params["head"] | {"kernel": params["head"]["kernel"][:4]},
         }
-        inputs = jnp.eye(12)
-        found = small.apply(core.Variables(cut, state.model_state, state.frozen), inputs, task=jnp.int32(0))[0].logits
+        found = ask(core.Variables(cut, state.model_state, state.frozen))
         expected = answers(written(params, state.frozen["fixed"], 0)[0], np.eye(12))[0]
         np.testing.assert_allclose(found, expected, atol=1e-5)
 

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
 
 from ctrain_jax.continual.architecture._tasks import by_task, check_rows, check_tasks, copies, only
 from ctrain_jax.core import Context, Method, Model, PyTree, Variables, tag
@@ -23,7 +25,7 @@ class HypernetState(NamedTuple):
 
     beta: PyTree  # float32 [], one or one for each part of `kept`
     known: jax.Array  # bool [num_tasks], tasks of the experiences that are over
-    kept: PyTree  # leaves [num_tasks, ...]: what was generated for each when this experience began
+    kept: PyTree  # [num_tasks, N] for each strength: what was generated for each when this experience began
 
 
 class Hypernet(NamedTuple):
@@ -39,7 +41,7 @@ def hypernetwork(
     beta: PyTree,
     net: Hypernet,
     *,
-    keep: Callable[[PyTree, PyTree, jax.Array], PyTree] | None = None,
+    keep: Callable[[PyTree, PyTree, jax.Array, jax.Array], PyTree] | None = None,
     moves: Callable[[PyTree, Context], PyTree] | None = None,
 ) -> Method:
     """The method that trains a hypernetwork in place of the network.
@@ -49,10 +51,11 @@ def hypernetwork(
       num_tasks: tasks, numbered from 0.
       beta: strength of the penalty, or one for each part of what is kept: a prefix of that tree.
       net: the hypernetwork.
-      keep: `(params, what is fixed, task) -> tree` whose distance is the penalty; `net.generate` by default.
+      keep: `(params, what is fixed, task, number of the experience) -> tree` whose distance is the penalty;
+        `net.generate` by default.
       moves: `(params, ctx) -> masks`, what may move besides the embedding of the task alone; all by default.
     """
-    tasks, keep = jnp.arange(num_tasks), keep or net.generate
+    tasks, keep = jnp.arange(num_tasks), keep or (lambda params, fixed, task, index: net.generate(params, fixed, task))
 
     def model(inner):
         def init(rng, inputs):
@@ -65,26 +68,30 @@ def hypernetwork(
 
         return Model(init, by_task(name, num_tasks, inner, network))
 
-    def everything(params, frozen):
-        return jax.vmap(lambda task: keep(params, frozen["fixed"], task))(tasks)
+    def everything(params, frozen, index):
+        def one(task):
+            parts = keep(params, frozen["fixed"], task, index)
+            return jax.tree.map(lambda _, part: ravel_pytree(part)[0], beta, parts)
+
+        return jax.vmap(one)(tasks)
 
     def init(rng, params, ctx):
         check_tasks(name, num_tasks, ctx, "embeddings")
-        kept = everything(params, ctx.frozen)
+        # The first experience fills it as it begins.
+        kept = optax.tree.zeros_like(jax.eval_shape(everything, params, ctx.frozen, jnp.int32(0)))
         strengths = jax.tree.map(lambda strength: jnp.asarray(strength, jnp.float32), beta)
         return HypernetState(strengths, jnp.zeros(num_tasks, bool), kept)
 
     def begin(s, ts, ctx):
-        return s._replace(kept=everything(ts.params, ts.frozen)), restart(ts, ctx)
+        return s._replace(kept=everything(ts.params, ts.frozen, ctx.experience.index)), restart(ts, ctx)
 
     def loss(s, params, ctx):
         earlier = s.known & (tasks != ctx.experience.task)
-        moved = jax.tree.map(jnp.subtract, everything(params, ctx.frozen), s.kept)
-
-        def penalty(strength, part):
-            return strength * sum(jnp.square(leaf).reshape(num_tasks, -1).sum(1) for leaf in jax.tree.leaves(part))
-
-        total = sum(jax.tree.leaves(jax.tree.map(penalty, s.beta, moved)))
+        now = everything(params, ctx.frozen, ctx.experience.index)
+        penalties = jax.tree.map(
+            lambda strength, new, old: strength * jnp.square(new - old).sum(1), s.beta, now, s.kept
+        )
+        total = sum(jax.tree.leaves(penalties))
         return jnp.where(earlier, total, 0).sum() / jnp.maximum(earlier.sum(), 1), {}
 
     def masks(s, updates, ctx):

@@ -10,6 +10,7 @@ the code by default at where a step of the task's own loss would take it.
 """
 
 import math
+from numbers import Integral
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +75,7 @@ def recurrent_hypernetwork(
         check_size(name, value)
     check_non_negative("beta", beta)
     check_non_negative("states", 0.0 if states is None else states)
-    if isinstance(grow, bool) or not isinstance(grow, int) or grow < 0:
+    if isinstance(grow, bool) or not isinstance(grow, Integral) or grow < 0:
         raise ValueError(f"grow expects a whole number of at least 0, got {grow!r}.")
     # Of each unit: the experience that it lives from.
     age = np.repeat(np.arange(num_tasks), [hidden] + [grow] * (num_tasks - 1))
@@ -128,10 +129,10 @@ def recurrent_hypernetwork(
     def generate(params, fixed, task):
         return network(params, fixed, remember(params, task))
 
-    def keep(params, fixed, task):
+    def keep(params, fixed, task, index):
         remembered = remember(params, task)
         found = {"network": network(params, fixed, remembered)}
-        return found if states is None else found | {"states": remembered}
+        return found if states is None else found | {"states": jnp.where(age <= index, remembered, 0)}
 
     def moves(updates, ctx):
         lives = jnp.asarray(age) <= ctx.experience.index
