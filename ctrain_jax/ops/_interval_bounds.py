@@ -97,8 +97,9 @@ def _apply(eqn: Any, given: list[_Interval]) -> list[_Interval]:
         return [_Interval(bind(*centers), bind(filled[0], jnp.abs(centers[1])))]
     if name == "select_n" and radii[0] is None:
         return [_Interval(bind(*centers), bind(centers[0], *filled[1:]))]
-    if name in _MOVED and (name == "concatenate" or all(radius is None for radius in radii[1:])):
-        # Where an array is read is no interval.
+    floats = jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.floating)
+    if name in _MOVED and floats and (name == "concatenate" or all(radius is None for radius in radii[1:])):
+        # Where an array is read is no interval, and a whole number none of its centre and radius.
         rest = filled[1:] if name == "concatenate" else centers[1:]
         return [_Interval(bind(*centers), bind(filled[0], *rest))]
     if name in _RISING:

@@ -17,7 +17,7 @@ EPS = 0.4
 
 @functools.cache
 def whole():
-    method = continual.hyperinterval(3, beta=0.5, eps=EPS, kappa=0.3, dim=2, hidden=(4,))
+    method = continual.hyperinterval(3, beta=0.5, eps=EPS, kappa=0.3, dim=3, hidden=(4,))
     return Whole(core.chain(method, spy(8)), model=MODEL)
 
 

@@ -71,3 +71,5 @@ def test_what_it_refuses():
         interval_bounds(jnp.sin, jnp.zeros(2), jnp.ones(2))
     with pytest.raises(ValueError, match="interval_bounds knows no bounds of div"):
         interval_bounds(lambda x: 1 / x, jnp.zeros(2), jnp.ones(2))
+    with pytest.raises(ValueError, match="interval_bounds knows no bounds of convert_element_type"):
+        interval_bounds(lambda x: x.astype(int), jnp.full(2, 0.9), jnp.full(2, 0.5))

@@ -37,9 +37,10 @@ def recurrent_hypernetwork(
     .. math:: (h_k, c_k) = \mathrm{LSTM}([e_t, z_k], \; h_{k-1}, c_{k-1}), \qquad
               \theta_t = \mu + \sigma \odot [W h_1 + b, \; W h_2 + b, \; \ldots]
 
-    with an embedding :math:`e` of the task, :math:`z` of the piece, and one last layer for all pieces: fewer parameters
-    than the network has. :math:`\mu` is the value that all entries of a bias or a scale of a normalisation are drawn
-    with, and 0 elsewhere; :math:`\sigma`, fixed, gives each array the spread that it is drawn with.
+    with an embedding :math:`e` of the task, :math:`z` of the piece, and one last layer for all pieces: for a large
+    network, fewer parameters than it has. :math:`\mu` is the value that all entries of a bias or a scale of a
+    normalisation are drawn with, and 0 elsewhere; :math:`\sigma`, fixed, gives each array the spread that it is drawn
+    with.
 
     While a task is learned, those learned before, :math:`K`, are held by
 
