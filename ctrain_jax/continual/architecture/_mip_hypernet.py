@@ -16,6 +16,7 @@ import math
 from collections.abc import Sequence
 
 import jax
+import jax.core
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
