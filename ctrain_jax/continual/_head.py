@@ -37,7 +37,16 @@ def check_head(params: Any, ctx: Any, who: str) -> None:
     Raises:
       ValueError: there is no such layer, or one of another width.
     """
-    width, given = ctx.spec.outputs.features.shape[-1], head_kernel(params, who).shape[0]
+    check_features(ctx.spec.outputs.features, head_kernel(params, who), who)
+
+
+def check_features(features: Any, kernel: jax.Array, who: str) -> None:
+    """Raises unless features [B, D] are what the last layer of a kernel [D, C] is given.
+
+    Raises:
+      ValueError: there are none, or they have another width.
+    """
+    width, given = None if features is None else features.shape[-1], kernel.shape[0]
     if width != given:
         raise ValueError(
             f"{who} expects what the head is given as the features of the model, of width {given}, got {width}: return "

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ctrain_jax import continual, core
+from tests.rehearsed import learner_of
 from tests.short import short_learner
 
 
@@ -65,7 +66,7 @@ def test_one_goes_on_from_the_fast_weights_and_nothing_moves_the_slow_ones_at_0(
 
 def test_the_fast_weights_are_held_near_the_earlier_ones_not_near_the_slow():
     """The penalty of `ewc` at the first step of the second experience, by hand."""
-    learner = short_learner(core.chain(continual.fast_slow(0.3), continual.ewc(100.0)), steps=3)
+    learner = learner_of(continual.fast_slow(0.3), continual.ewc(100.0), steps=7)
     data, one = core.to_device(learner.stream), jnp.int32(1)
     state = core.run_experience(learner, core.start(learner), data, 0)
     fast = jax.tree.map(np.asarray, state.params)

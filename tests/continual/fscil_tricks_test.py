@@ -1,7 +1,10 @@
 """The tricks one by one, against numpy, and what their chain is made of."""
 
+import functools
 import itertools
+import types
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,9 +14,19 @@ import pytest
 from ctrain_jax import continual, core, testing
 from ctrain_jax.continual import representation
 from ctrain_jax.continual.representation._fscil_tricks import assigned
-from tests.rehearsed import MODEL, Headless, answers, first_experience, learner_of, log_softmax, unit
+from tests.rehearsed import MODEL, Headless, Skipping, answers, learner_of, log_softmax, unit
 
 X = testing.standard_stream().source.train["inputs"][:9]
+ADAMW = optax.adamw(1e-2, weight_decay=0.1)
+
+
+class Normed(nn.Module):
+    """A head behind BatchNorm."""
+
+    @nn.compact
+    def __call__(self, inputs, train: bool = False):
+        features = nn.BatchNorm(use_running_average=not train)(inputs)
+        return core.Outputs(nn.Dense(6, name="head")(features), features)
 
 
 def negated(inputs):
@@ -83,19 +96,24 @@ def test_pseudo_classes_have_corners_of_their_own():
     np.testing.assert_array_equal(asked.logits, trained.logits[:, :6])
 
 
-SEEN = core.Method("seen", init=lambda *_: jnp.zeros(8, jnp.int32), update=lambda s, ts, ctx: (ctx.incoming["row"], ts))
+SEEN = core.Method(
+    "seen",
+    init=lambda *_: (jnp.zeros(8, jnp.int32), jnp.zeros((16, 12))),
+    update=lambda s, ts, ctx: ((ctx.incoming["row"], ctx.batch["inputs"]), ts),
+)
 
 
 def test_a_step_is_one_on_rows_views_and_labels_and_later_on_rows_alone():
-    """Beside `contrast`: the losses of first steps of two experiences, in float64."""
+    """Beside `contrast`: the losses of first steps of two experiences, in float64; statistics see no later view."""
     method = core.chain(representation.pseudo_classes(negated), representation.contrast(0.3, 0.5), SEEN)
     learner = learner_of(method)
     stream, data, chunk = learner.stream, core.to_device(learner.stream), jax.jit(learner.chunk)
     for t, views in ((0, (1, -1)), (1, (1,))):
         start = core.start(learner)
         after, record = chunk(start, data, t, 0, 1)
-        rows = np.asarray(after.method_state["seen"])
+        rows, fed = map(np.asarray, after.method_state["seen"])
         x = stream.source.train["inputs"][rows][:, np.asarray(stream.origins.view)[t]].astype(np.float64)
+        np.testing.assert_array_equal(fed, np.concatenate([x, views[-1] * x]))
         x = np.concatenate([sign * x for sign in views])
         y = np.concatenate([stream.source.train["labels"][rows] + 6 * k for k in range(len(views))])
         logits, features = answers(start.params, x)
@@ -108,18 +126,26 @@ def test_a_step_is_one_on_rows_views_and_labels_and_later_on_rows_alone():
         np.testing.assert_allclose(record["loss"], expected, rtol=1e-5)
 
 
-def steps_of(method, **options):
-    """Parameters and statistics before any step, and after one of the first and one of the second experience."""
-    learner = learner_of(method, **{"optimizer": optax.adamw(1e-2, weight_decay=0.1), **options})
-    chunk, data = jax.jit(learner.chunk), core.to_device(learner.stream)
-    before = jax.tree.map(np.asarray, core.start(learner)[1:3])
-    return before, *(chunk(core.start(learner), data, t, 0, 1)[0][1:3] for t in (0, 1))
+@functools.cache
+def plain_steps(t, num):
+    """Parameters before and after so many steps of plain training on an experience."""
+    learner, chunk = plain_learner()
+    start = core.start(learner)
+    return start.params, chunk(start, core.to_device(learner.stream), t, 0, num)[0].params
+
+
+@functools.cache
+def plain_learner():
+    learner = learner_of(core.identity(), optimizer=ADAMW)
+    return learner, jax.jit(learner.chunk)
 
 
 def test_a_subnetwork_alone_learns_after_the_first_experience():
-    (before, _), first, (after, _) = steps_of(representation.subnetwork("^dense_0.bias", rate=0.5))
-    _, plain, (whole, _) = steps_of(core.identity())
-    jax.tree.map(np.testing.assert_array_equal, first, plain)
+    learner = learner_of(representation.subnetwork("^dense_0.bias", rate=0.5), optimizer=ADAMW)
+    chunk, data = jax.jit(learner.chunk), core.to_device(learner.stream)
+    first, after = (chunk(core.start(learner), data, t, 0, 1)[0].params for t in (0, 1))
+    before, whole = plain_steps(1, 1)
+    jax.tree.map(np.testing.assert_array_equal, first, plain_steps(0, 1)[1])
     np.testing.assert_array_equal(after["dense_0"]["kernel"], before["dense_0"]["kernel"])
     jax.tree.map(np.testing.assert_array_equal, after["head"], before["head"])
     start, half, full = (np.asarray(p["dense_0"]["bias"], np.float64) for p in (before, after, whole))
@@ -128,17 +154,31 @@ def test_a_subnetwork_alone_learns_after_the_first_experience():
 
 
 def test_without_a_subnetwork_nothing_moves_statistics_of_batches_included():
-    before, _, after = steps_of(representation.subnetwork(), model=testing.standard_model())
-    assert jax.tree.leaves(before[1])
-    jax.tree.map(np.testing.assert_array_equal, before, after)
+    learner = learner_of(representation.subnetwork(), model=core.from_linen(Normed()), optimizer=ADAMW)
+    chunk, start = jax.jit(learner.chunk), core.start(learner)
+    first, after = (chunk(start, core.to_device(learner.stream), t, 0, 1)[0] for t in (0, 1))
+    jax.tree.map(np.testing.assert_array_equal, start[1:3], after[1:3])
+    assert all(not np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (start[1:3], first[1:3])), strict=True))
+
+
+def test_updates_keep_their_dtype():
+    method = representation.subnetwork("a", rate=0.5)
+    ctx = types.SimpleNamespace(experience=types.SimpleNamespace(index=1))
+    params = {name: jnp.full(2, 3, jnp.bfloat16) for name in "ab"}
+    tx, state = method.optimizer(optax.with_extra_args_support(optax.identity())), method.init(None, params, ctx)
+    updates, _ = tx.update(params, tx.init(params), params, ctx=ctx, method_state=state)
+    assert {name: (u.dtype, u.tolist()) for name, u in updates.items()} == {
+        "a": (jnp.bfloat16, [1.5, 1.5]),
+        "b": (jnp.bfloat16, [0.0, 0.0]),
+    }
 
 
 def test_the_chain_of_nothing_is_the_mean_of_features_after_the_first_experience():
     """No trick left: plain training, then class means by cosine, each of the network that stays."""
     method = continual.fscil_tricks(prototypes=False, turns=0, lam=0.0)
-    learner = learner_of(method, steps=7)
+    learner = learner_of(method, steps=7, optimizer=ADAMW)
     first = experience(learner, 0)
-    plain = first_experience(core.identity())
+    _, plain = plain_steps(0, 7)
     jax.tree.map(np.testing.assert_array_equal, first.params, plain)
     last = experience(learner, 2, experience(learner, 1, first))
     jax.tree.map(np.testing.assert_array_equal, last.params, plain)
@@ -155,9 +195,29 @@ def test_turns_are_those_of_numpy():
     np.testing.assert_array_equal(representation.quarter_turns(images, 3)[1], np.rot90(images[1], 3))
 
 
+def test_the_weight_of_the_contrast_may_be_traced():
+    parts = jax.eval_shape(lambda lam: jnp.zeros(len(continual.fscil_tricks(lam=lam).parts)), 0.0)
+    assert parts.shape == (5,)
+
+
+def traced(*methods, **options):
+    learner = learner_of(*methods, **options)
+    data = core.to_device(learner.stream)
+    jax.eval_shape(lambda key: learner.step(learner.init(key), data, jnp.int32(0), jnp.int32(0)), jax.random.key(0))
+
+
 def test_what_it_refuses():
+    pseudo = representation.pseudo_classes(negated)
     for make, match in (
         (lambda: continual.fscil_tricks(turns=4), "turns expects 0, 1, 2 or 3 quarters, got 4"),
+        (lambda: continual.fscil_tricks(turns=1.0), "turns expects 0, 1, 2 or 3 quarters, got 1.0"),
+        (lambda: traced(pseudo, continual.local_loss()), "got 'classes' from another method: leave out"),
+        (
+            lambda: traced(continual.augmentation(crop=0, flip=False, mixup=1.0), pseudo),
+            "got 'targets' from another method: leave out",
+        ),
+        (lambda: traced(pseudo, model=core.from_linen(Skipping())), "pseudo_classes .* of width 5, got 12"),
+        (lambda: traced(representation.preassigned(), model=core.from_linen(Skipping())), "of width 5, got 12"),
         (lambda: continual.fscil_tricks(lam=-1.0), "lam must be"),
         (lambda: representation.preassigned(scale=0.0), "scale must be above 0"),
         (lambda: representation.pseudo_classes(), "at least one view, got none"),
@@ -165,11 +225,7 @@ def test_what_it_refuses():
         (lambda: learner_of(representation.preassigned(), model=core.from_linen(Headless())), "name it 'head'"),
         (lambda: core.start(learner_of(representation.subnetwork("^conv"))), "train='\\^conv' finds no parameter"),
         (
-            lambda: core.start(
-                learner_of(
-                    representation.pseudo_classes(negated), stream=testing.standard_stream()._replace(heads="seen")
-                )
-            ),
+            lambda: core.start(learner_of(pseudo, stream=testing.standard_stream()._replace(heads="seen"))),
             "expects a stream with heads='all', got heads='seen'",
         ),
     ):

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from ctrain_jax import continual, core, models, testing
-from tests.rehearsed import MODEL, Headless, answers, first_experience, learner_of, unit
+from tests.rehearsed import MODEL, Headless, Skipping, answers, first_experience, learner_of, unit
 
 TARGETS = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
 X = testing.standard_stream().source.train["inputs"][:9]
@@ -95,5 +95,6 @@ def test_what_it_refuses():
     ):
         with pytest.raises(ValueError, match=match):
             learner_of(continual.lingocl(targets, **options))
-    with pytest.raises(ValueError, match="lingocl expects the last layer .* name it 'head'"):
-        learner_of(continual.lingocl(TARGETS), model=core.from_linen(Headless()))
+    for module, match in ((Headless(), "the last layer .* name it 'head'"), (Skipping(), "of width 5, got 12")):
+        with pytest.raises(ValueError, match=f"lingocl expects .*{match}"):
+            learner_of(continual.lingocl(TARGETS), model=core.from_linen(module))

@@ -50,8 +50,9 @@ def fast_slow(eps: float = 0.3, *, decay: float = 1.0) -> Method:
       decay: :math:`\gamma`, in [0, 1]; 1 keeps the rate.
 
     Returns:
-      The method. The optimizer's state goes on. What keeps the network when an experience begins (`lwf`) comes before
-      it in a chain, and has the fast weights then, not the slow ones.
+      The method. The optimizer's state goes on. What keeps the network when an experience begins, or changes it when
+      one is over (`wa` does both), comes before it in a chain: it keeps the fast weights then, not the slow ones, and
+      what it changed is what these follow.
 
     Raises:
       ValueError: an `eps` or a `decay` outside of [0, 1].

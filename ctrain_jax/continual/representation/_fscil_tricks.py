@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ctrain_jax.continual._head import head_kernel, linear_head, with_linear_head
+from ctrain_jax.continual._head import check_features, head_kernel, linear_head, with_linear_head
 from ctrain_jax.continual.representation._lingocl import lingocl
 from ctrain_jax.continual.representation._nmc import nmc
 from ctrain_jax.core import Method, Model, chain, weighted_mean
@@ -73,8 +73,8 @@ def fscil_tricks(
       rate: of their updates, relative to the first experience.
 
     Returns:
-      The chain; it needs boundaries, labels, features of the model and, with prototypes or turns, a last layer that is
-      called `head`, square images for turns, and a stream with heads="all".
+      The chain; it needs boundaries, labels, features of the model, with prototypes or turns a last layer that is
+      called `head`, and for turns square images and a stream with heads="all".
 
     Raises:
       ValueError: `turns` outside 0 to 3, or what the parts refuse.
@@ -83,11 +83,11 @@ def fscil_tricks(
       >>> [part.name for part in fscil_tricks().parts]
       ['preassigned', 'pseudo_classes', 'contrast', 'subnetwork', 'nmc']
     """
-    if turns not in range(4):
+    if not isinstance(turns, int) or turns not in range(4):
         raise ValueError(f"turns expects 0, 1, 2 or 3 quarters, got {turns!r}.")
     parts = [preassigned()] if prototypes else []
     parts += [pseudo_classes(*(partial(quarter_turns, k=k) for k in range(1, turns + 1)))] if turns else []
-    parts += [contrast(lam, temperature)] if lam != 0 else []
+    parts += [contrast(lam, temperature)] if isinstance(lam, jax.core.Tracer) or lam != 0 else []
     return chain(*parts, subnetwork(train, rate=rate), nmc(metric="cosine", train=True, fill="end"))
 
 
@@ -96,7 +96,8 @@ def preassigned(*, scale: float = 1 / 0.07) -> Method:
 
     When an experience begins, with :math:`\bar c_k` the mean over the rows of a new class of their cosines with the
     corners, the classes :math:`N` that are new get corners :math:`\pi(k)` that no class holds, such that
-    :math:`\sum_{k \in N} \bar c_{k, \pi(k)}` is as large as can be (the Hungarian algorithm). A class keeps its corner.
+    :math:`\sum_{k \in N} \bar c_{k, \pi(k)}` is as large as can be (the Hungarian algorithm). A class keeps its corner;
+    those of `pseudo_classes` have what is left, and hold none.
 
     Args:
       scale: of the cosines, as in `lingocl`.
@@ -162,18 +163,22 @@ def pseudo_classes(*views: Callable[[jax.Array], jax.Array]) -> Method:
 
     A row :math:`(x, y)` comes with rows :math:`(v_k(x), y + k C)`, one for each view :math:`v_1, v_2, \ldots` In
     training the model answers :math:`(1 + K) C` logits, those beyond C from columns that are added to the last layer;
-    asked, it answers C. So there is room between the base classes where later ones can be.
+    asked, it answers C. So there is room between the base classes where later ones can be. After the first experience
+    copies of the rows, of weight 0, stand where the views were.
 
     Args:
       *views: `inputs [B, ...] -> inputs`, as `quarter_turns` with a `k`.
 
     Returns:
       The method; it needs features of the model, a last layer that is called `head`, and a stream with heads="all".
-      Methods of a chain that read logits in training see those of the pseudo-classes too. It comes after methods that
-      append rows.
+      Methods of a chain that read logits in training see those of the pseudo-classes too: what compares them with those
+      of a network that is asked (`der`, `lwf`, `wa`), or has logits of its own (`lucir`, `pcr`, `prd`), does not go
+      with it. It comes after methods that append rows. A learner that starts from given variables has copies of their
+      columns.
 
     Raises:
-      ValueError: no view; when a learner is made, a model without `head`, restricted heads; when traced, soft targets.
+      ValueError: no view; when a learner is made, a model without `head`, restricted heads; when traced, features that
+        are not what the head is given, a batch with soft targets or restricted classes.
 
     Example:
       >>> pseudo_classes(lambda inputs: -inputs).needs
@@ -197,6 +202,7 @@ def pseudo_classes(*views: Callable[[jax.Array], jax.Array]) -> Method:
             plain = variables._replace(params=with_linear_head(variables.params, own))
             outputs, model_state = inner.apply(plain, inputs, train=train, **options)
             if train:
+                check_features(outputs.features, own.kernel, "pseudo_classes")
                 outputs = outputs._replace(logits=jnp.concatenate([outputs.logits, more(outputs.features)], -1))
             return outputs, model_state
 
@@ -207,18 +213,30 @@ def pseudo_classes(*views: Callable[[jax.Array], jax.Array]) -> Method:
             raise ValueError(f"pseudo_classes expects a stream with heads='all', got heads={ctx.spec.heads!r}.")
         return ()
 
+    def problem(plain):
+        def loss(outputs, batch):
+            for name in ("classes", "targets"):
+                if name in batch and batch[name].shape[-1] != outputs.logits.shape[-1]:
+                    raise ValueError(
+                        f"pseudo_classes expects rows of one class each, told apart from all, got {name!r} from "
+                        "another method: leave out what mixes rows or restricts classes."
+                    )
+            return plain.loss(outputs, batch)
+
+        return plain._replace(loss=loss)
+
     def augment(s, batch, ctx):
-        if "targets" in batch:
-            raise ValueError("pseudo_classes expects rows of one class each, got soft targets: leave mixtures out.")
-        weights = batch["weights"] * (ctx.experience.index == 0)
+        first = ctx.experience.index == 0
         longer = batch
         for k, view in enumerate(views, 1):
-            new = {"inputs": view(batch["inputs"]), "labels": batch["labels"] + k * ctx.spec.num_classes}
-            longer = append_rows(longer, batch | new | {"weights": weights})
+            # Not a view of weight 0: statistics of batches count all rows alike.
+            new = {"inputs": jnp.where(first, view(batch["inputs"]), batch["inputs"])}
+            new |= {"labels": batch["labels"] + k * ctx.spec.num_classes, "weights": batch["weights"] * first}
+            longer = append_rows(longer, batch | new)
         return longer
 
     needs = ("boundaries", "labels", "features")
-    return Method("pseudo_classes", init=init, augment=augment, model=model, needs=needs)
+    return Method("pseudo_classes", init=init, augment=augment, model=model, problem=problem, needs=needs)
 
 
 def quarter_turns(images: jax.Array, k: int = 1) -> jax.Array:
@@ -294,7 +312,7 @@ def subnetwork(train: str | None = None, *, rate: float = 1.0) -> Method:
             updates, state = tx.update(updates, state, params, **extra)
 
             def one(path, leaf):
-                return jnp.where(first, leaf, s.rate * leaf if learns(path) else 0)
+                return jnp.where(first, leaf, (s.rate * leaf).astype(leaf.dtype) if learns(path) else 0)
 
             return jax.tree_util.tree_map_with_path(one, updates), state
 

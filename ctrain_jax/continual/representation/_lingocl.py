@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ctrain_jax.continual._head import head_kernel
+from ctrain_jax.continual._head import check_features, head_kernel
 from ctrain_jax.core import Method, Model, Variables
 from ctrain_jax.ops import check_positive, unit
 
@@ -42,7 +42,8 @@ def lingocl(targets: Any, *, scale: float = 1 / 0.07, learn_scale: bool = False,
 
     Raises:
       ValueError: targets that are not [C, E], not finite, or have a row of 0, a `scale` of 0 or below; when a learner
-        is made, a model without `head`, or targets of other classes or, without the map, another dimension.
+        is made, a model without `head`, features that are not what it is given, or targets of other classes or, without
+        the map, another dimension.
 
     Example:
       >>> from ctrain_jax import ops
@@ -77,6 +78,7 @@ def lingocl(targets: Any, *, scale: float = 1 / 0.07, learn_scale: bool = False,
             below = {name: leaf for name, leaf in params.items() if name not in ("projection", "scale")}
             base = Variables({**below, "head": frozen["head"]}, variables.model_state, frozen["base"])
             outputs, model_state = inner.apply(base, inputs, **options)
+            check_features(outputs.features, head_kernel(base.params, "lingocl"), "lingocl")
             placed = outputs.features @ params["projection"] if project else outputs.features
             scaled = (params if learn_scale else frozen)["scale"] * unit(placed)
             # As many as the model answers: with pseudo-classes that is fewer when it is asked than in training.
