@@ -282,18 +282,22 @@ def _check_leaves(name: str, learner: core.Learner, data: core.Data, paused: cor
 def _changed(leaf: jax.Array) -> jax.Array:
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.vmap(jax.random.fold_in, (0, None))(leaf.reshape(-1), 1).reshape(leaf.shape)
-    if leaf.dtype == jnp.bool_:
-        return ~leaf
-    if jnp.issubdtype(leaf.dtype, jnp.integer):
-        return jnp.roll(leaf, 1) if leaf.ndim and not _equal(jnp.roll(leaf, 1), leaf) else leaf + 1
-    noise = jax.random.normal(jax.random.key(7), leaf.shape, leaf.dtype)
-    return leaf + 0.5 + 0.5 * jnp.abs(noise)
+    # In numpy: outside of a program jax compiles each operation for each shape.
+    old = np.asarray(leaf)
+    if old.dtype == np.bool_:
+        return jnp.asarray(~old)
+    if np.issubdtype(old.dtype, np.integer):
+        rolled = np.roll(old, 1)
+        return jnp.asarray(old + 1 if np.array_equal(rolled, old) else rolled, old.dtype)
+    noise = np.random.default_rng(7).normal(size=old.shape)
+    return jnp.asarray(old + 0.5 + 0.5 * np.abs(noise), old.dtype)
 
 
 def _turned(leaf: jax.Array) -> jax.Array:
     if leaf.dtype == jnp.bool_ and leaf.ndim:
-        return jnp.roll(leaf, leaf.shape[-1] // 2, axis=-1)
-    return -4 * _changed(leaf) if jnp.issubdtype(leaf.dtype, jnp.floating) else _changed(leaf)
+        return jnp.asarray(np.roll(leaf, leaf.shape[-1] // 2, axis=-1))
+    changed = _changed(leaf)
+    return jnp.asarray(-4 * np.asarray(changed), leaf.dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else changed
 
 
 def _copy(leaf: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from ctrain_jax import continual, core, testing
+from ctrain_jax import continual, core, streams, testing
 from ctrain_jax.continual import representation
 from ctrain_jax.continual.representation._fscil_tricks import assigned
 from tests.rehearsed import MODEL, Headless, Skipping, answers, learner_of, log_softmax, unit
@@ -48,22 +48,28 @@ def test_an_assignment_is_the_best_of_all(held):
 
 
 def test_a_class_gets_the_corner_next_to_its_features_and_keeps_it():
-    learner = learner_of(representation.preassigned())
-    start, data = core.start(learner), core.to_device(learner.stream)
+    """Of three classes with 25, 25 and 19 rows: it is the mean that counts, not the sum, and no padding of a batch."""
+    source = testing.standard_stream().source
+    learner = learner_of(representation.preassigned(), stream=streams.class_incremental(source, 2), batch_size=48)
+    start, data = core.start(learner, 47), core.to_device(learner.stream)
+    begin = jax.jit(learner.begin)
     before = np.asarray(start.frozen["targets"], np.float64)
     np.testing.assert_allclose(before @ before.T, 1.2 * np.eye(6) - 0.2, atol=1e-6)
-    begun = jax.jit(learner.begin)(start, data, 0)
-    source, view = learner.stream.source.train, np.asarray(learner.stream.origins.view)[0]
-    rows = np.isin(source["labels"], [0, 1])
-    _, features = answers({**begun.params, "head": begun.frozen["head"]}, source["inputs"][rows][:, view])
+    begun = begin(start, data, 0)
+    _, features = answers({**begun.params, "head": begun.frozen["head"]}, source.train["inputs"])
     near = unit(features @ np.asarray(begun.params["projection"], np.float64)) @ before.T
-    means = [near[source["labels"][rows] == c].mean(0) for c in (0, 1)]
-    pair = max(itertools.permutations(range(6), 2), key=lambda p: means[0][p[0]] + means[1][p[1]])
-    np.testing.assert_array_equal(begun.frozen["targets"][:2], start.frozen["targets"][np.array(pair)])
+    rows = [near[source.train["labels"] == c] for c in range(3)]
+    best, by_sums = (
+        max(itertools.permutations(range(6), 3), key=lambda p: sum(m[j] for m, j in zip(each, p, strict=True)))
+        for each in ([r.mean(0) for r in rows], [r.sum(0) for r in rows])
+    )
+    assert best != by_sums
+    np.testing.assert_array_equal(begun.frozen["targets"][:3], start.frozen["targets"][np.array(best)])
     assert sorted(np.asarray(begun.frozen["targets"]).tolist()) == sorted(np.asarray(start.frozen["targets"]).tolist())
-    later = jax.jit(learner.begin)(begun, data, 1)
-    np.testing.assert_array_equal(later.frozen["targets"][:2], begun.frozen["targets"][:2])
-    assert later.method_state["preassigned"].held.tolist() == [True] * 4 + [False] * 2
+    later = begin(begun, data, 1)
+    np.testing.assert_array_equal(later.frozen["targets"][:3], begun.frozen["targets"][:3])
+    assert begun.method_state["preassigned"].held.tolist() == [True] * 3 + [False] * 3
+    assert later.method_state["preassigned"].held.all()
 
 
 def test_pseudo_classes_are_rows_and_logits_beyond_the_classes():
