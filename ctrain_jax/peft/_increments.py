@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from ctrain_jax.core import Context, Method, Model, PyTree, TrainState, Variables
-from ctrain_jax.ops import check_size, restart, unit
-from ctrain_jax.peft._base import Named, adapted, beside_dense, check_dense, dense_layers, frozen_base
+from ctrain_jax.ops import check_size, permute_index, restart, unit
+from ctrain_jax.peft._base import adapted, beside_dense, check_dense, dense_layers, frozen_base
 
 Frozen = dict[str, PyTree]
 Gate = Callable[[str, jax.Array], jax.Array]
@@ -109,27 +109,38 @@ def increments(
         past = jax.tree.map(lambda bank, leaf: jnp.where(later, bank.at[task - 1].set(leaf), bank), past, own)
         own = jax.tree.map(lambda new, old: jnp.where(later, new, old), fresh, own)
         if see:
-            own = {kernel: {**own[kernel], "a": a} for kernel, a in _seen(ts, ctx, rank).items()}
+            own = _seen(ts, ctx, own, rank)
         frozen = learn(ts.frozen | {"past": past, "task": task}, ctx)
         return s, restart(ts._replace(params=ts.params | {"new": own}, frozen=frozen), ctx)
 
     return Method(name, init=init, begin=begin, model=model, needs=("boundaries",))
 
 
-def _seen(ts: TrainState, ctx: Context, rank: int) -> Named:
-    """What each layer sees of rows of the experience, of length 1: [d, rank]."""
+def _seen(ts: TrainState, ctx: Context, drawn: PyTree, rank: int) -> PyTree:
+    """Each A [d, rank] at what its layer sees of rows of the experience, of length 1; else as it was drawn."""
+    from flax.core import tracers
+
     rows, tokens = jax.random.split(ctx.rng)
-    place = jax.random.randint(rows, (rank,), 0, ctx.experience.size)
+    size = ctx.experience.size
+    place = permute_index(rows, jnp.arange(rank) % size, size)
     batch = ctx.fetch({"row": ctx.experience.rows[place], "experience": ctx.experience.origin[place]})
-    found = {}
+    outside, found = tracers.current_trace(), {}
 
     def note(kernel, x):
-        x = x.reshape(rank, -1, x.shape[-1])
-        at = jax.random.randint(tokens, (rank,), 0, x.shape[1])
-        found[kernel] = unit(x[jnp.arange(rank), at].astype(jnp.float32)).T
+        # What a layer inside of nn.remat is given does not outlive the call.
+        if kernel not in drawn or tracers.current_trace() != outside:
+            return
+        x = x.reshape(-1, x.shape[-1])
+        share = max(len(x) // rank, 1)
+        at = (jnp.arange(rank) * share + jax.random.randint(tokens, (rank,), 0, share)) % len(x)
+        seen = unit(x[at].astype(jnp.float32))
+        # Ranks that start alike stay alike, and one at 0 stays there: a has no gradient where b is 0.
+        cosines = jnp.where(jnp.eye(rank, dtype=bool), 0, seen @ seen.T)
+        alone = (jnp.tril(cosines).max(1) < 1 - 1e-5) & seen.any(1)
+        found[kernel] = jnp.where(alone, seen.T, drawn[kernel]["a"])
 
     beside_dense(ctx.model, Variables(ts.params, ts.model_state, ts.frozen), batch["inputs"], note, task=batch["task"])
-    return {kernel: found[kernel] for kernel in ts.params["new"]}
+    return {kernel: {**pair, "a": found.get(kernel, pair["a"])} for kernel, pair in drawn.items()}
 
 
 def live(frozen: Frozen, num_tasks: int) -> jax.Array:

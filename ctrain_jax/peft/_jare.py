@@ -2,10 +2,12 @@
 
 Peng et al., "Scalable Language Model with Generalized Continual Learning", ICLR 2024, arXiv 2404.07470: joint adaptive
 re-parameterisation (JARe) with what they call DTKR, the retrieval. The authors' code (Pbihao/SLM: `retriever.py`,
-`slm.py`, `config.py`, `train.py` for BERT, and how `vectordb` makes keys) was opened; the paper was not. Where we
-differ: each row of a batch retrieves for itself, where that code takes the mean similarity of a batch; keys are means
-of embeddings, the one of its two ways that needs no training; every kernel has increments, not the output projections
-of attention alone; a cosine below 0 counts as nearly 0.
+`slm.py`, `config.py`, `train.py` for BERT, and how `vectordb` makes keys) was opened; the paper was not. The weights of
+one row are those of that code within 1e-7. Where we differ: each row of a batch retrieves for itself, where that code
+takes the mean similarity of a batch; only keys so far compete, where its config lets those of tasks to come compete,
+too; a head is not chosen by the task; keys are means of embeddings, the one of its two ways that needs no training, of
+rows as they lie, which it shuffles first; every kernel has increments, not the output projections of attention alone; a
+cosine below 0 counts as nearly 0.
 """
 
 from collections.abc import Callable

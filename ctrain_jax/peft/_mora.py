@@ -1,11 +1,12 @@
 """MoRA: each rank of a low-rank correction is an expert that says itself how much it is meant.
 
 Lu et al., "Little By Little: Continual Learning via Self-Activated Sparse Mixture-of-Rank Adaptive Learning", 2025,
-arXiv 2506.21035. Written from a description; of the paper the abstract was opened, no code was. Values of the paper are
-not known to us. Where we differ, as far as that tells: what the softmax gives to ranks that are left out is not given
-to the others; the optimizer starts anew with each experience; and a new rank starts at what its layer sees of a row of
-the experience. Drawn at random it is hardly ever among the few that an input activates most, beside ranks that were
-trained: on turned digits, the later an experience, the less of it was learned.
+arXiv 2506.21035. Written from a description; of the paper the abstract was opened, of what others wrote of it a summary
+with the same equations and four reviews; no code was. Values of the paper are not known to us. Where we differ, as far
+as those tell: the threshold holds in training too, in the paper in tests alone; the optimizer starts anew with each
+experience; and a new rank starts at what its layer sees of a row of the experience. Drawn at random it is hardly ever
+among the few that an input activates most, beside ranks that were trained: on turned digits, the later an experience,
+the less of it was learned. As in the summary, what the softmax gives to ranks that are left out goes to no other.
 """
 
 import jax
@@ -37,7 +38,8 @@ def mora(
 
     where K are the `budget` largest scores. There is no router: a rank scores itself, so ranks of earlier experiences,
     which no longer move, are taken where they fit. Those of a new one start with :math:`b_i = 0` and an :math:`a_i` of
-    length 1 along what the layer sees of a row of it: an answer changes by the share that they take from others.
+    length 1 along what the layer sees of a row of it: an answer changes by the share that they take from others. A rank
+    that would start at 0 or like another one starts at random, and so do those of a layer inside of `nn.remat`.
 
     It tells inputs apart by their direction, and is for layers that see inputs with a mean near 0, as normalised tokens
     or pixels less their mean. Of pixels as they are, all ranks point along the mean, and it forgot as much as `lora`.

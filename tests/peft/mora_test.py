@@ -1,12 +1,13 @@
 """Ranks that activate themselves: one row at a time in numpy, the limit that is LoRA, where new ranks start."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from ctrain_jax import core, models, peft, testing
+from ctrain_jax import core, models, peft, streams, testing
 from ctrain_jax.peft import _mora
 
 STREAM, MODEL = testing.standard_stream(), testing.standard_model()
@@ -91,6 +92,37 @@ def test_a_new_rank_starts_at_what_its_layer_sees():
     )
     np.testing.assert_allclose(cosines.max(0), 1, atol=1e-5)
     assert len(set(cosines.argmax(0))) == 2
+
+
+class Odd(nn.Module):
+    """A layer whose inputs are rows, one that a transformation hides, one that sees no rows of the batch."""
+
+    @nn.compact
+    def __call__(self, inputs):
+        place = nn.Dense(4, name="place")(jnp.eye(7)).sum()
+        features = nn.relu(nn.remat(nn.Dense)(8, name="hidden")(nn.Dense(6, name="first")(inputs)))
+        return core.Outputs(nn.Dense(2, name="head")(features) + place, features)
+
+
+def test_no_two_new_ranks_start_alike_and_none_at_nothing():
+    """Each of three rows that differ has a rank of its own; beside a copy of one and a row of zeros it stays drawn."""
+    rows = np.zeros((5, 4), np.float32)
+    rows[:3] = np.random.default_rng(0).normal(size=(3, 4))
+    rows[3], labels = rows[0], np.array([0, 1, 0, 1, 0])
+    stream = streams.class_incremental(streams.arrays(rows, labels, rows, labels), 1)
+    method = peft.mora(1, 5, budget=2)
+    run = core.make_learner(core.from_linen(Odd()), method, optax.sgd(0.1), stream, batch_size=5)
+    before = core.start(run)
+    drawn = jax.tree.map(np.array, before.params["new"])
+    after = run.begin(before, core.to_device(stream), 0).params["new"]
+    first = np.asarray(after["first.kernel"]["a"])
+    units = rows[:3] / np.linalg.norm(rows[:3], axis=1, keepdims=True)
+    found = np.abs(units[:, :, None] - first).max(1) < 1e-5
+    np.testing.assert_array_equal(found.sum(1), 1)
+    left = ~found.any(0)
+    np.testing.assert_array_equal(first[:, left], drawn["first.kernel"]["a"][:, left])
+    np.testing.assert_array_equal(after["hidden.kernel"]["a"], drawn["hidden.kernel"]["a"])
+    np.testing.assert_array_equal(np.sort(np.asarray(after["place.kernel"]["a"]), 0)[-1], 1)
 
 
 @pytest.mark.parametrize(
