@@ -99,24 +99,24 @@ class Odd(nn.Module):
 
     @nn.compact
     def __call__(self, inputs):
-        place = nn.Dense(4, name="place")(jnp.eye(7)).sum()
+        place = nn.Dense(4, name="place")(jnp.eye(9)).sum()
         features = nn.relu(nn.remat(nn.Dense)(8, name="hidden")(nn.Dense(6, name="first")(inputs)))
         return core.Outputs(nn.Dense(2, name="head")(features) + place, features)
 
 
 def test_no_two_new_ranks_start_alike_and_none_at_nothing():
-    """Each of three rows that differ has a rank of its own; beside a copy of one and a row of zeros it stays drawn."""
-    rows = np.zeros((5, 4), np.float32)
-    rows[:3] = np.random.default_rng(0).normal(size=(3, 4))
-    rows[3], labels = rows[0], np.array([0, 1, 0, 1, 0])
+    """Each of six rows that differ has a rank of its own; beside a copy of one and a row of zeros it stays drawn."""
+    rows, labels = np.zeros((8, 4), np.float32), np.arange(8) % 2
+    rows[:6] = np.random.default_rng(0).normal(size=(6, 4))
+    rows[6] = rows[0]
     stream = streams.class_incremental(streams.arrays(rows, labels, rows, labels), 1)
-    method = peft.mora(1, 5, budget=2)
-    run = core.make_learner(core.from_linen(Odd()), method, optax.sgd(0.1), stream, batch_size=5)
+    method = peft.mora(1, 8, budget=2)
+    run = core.make_learner(core.from_linen(Odd()), method, optax.sgd(0.1), stream, batch_size=8)
     before = core.start(run)
     drawn = jax.tree.map(np.array, before.params["new"])
     after = run.begin(before, core.to_device(stream), 0).params["new"]
     first = np.asarray(after["first.kernel"]["a"])
-    units = rows[:3] / np.linalg.norm(rows[:3], axis=1, keepdims=True)
+    units = rows[:6] / np.linalg.norm(rows[:6], axis=1, keepdims=True)
     found = np.abs(units[:, :, None] - first).max(1) < 1e-5
     np.testing.assert_array_equal(found.sum(1), 1)
     left = ~found.any(0)
