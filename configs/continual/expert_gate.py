@@ -9,7 +9,7 @@ from configs.common import split_fashion_mnist
 
 
 def get_config(arg=None):
-    """The code and the temperature of the authors."""
+    """The temperature of the authors, and a code for small images: theirs has 500."""
     config = split_fashion_mnist("expert_gate", ("expert_gate",), arg)
     config.model.hidden = (100, 100)
     config.expert_gate = {"code": 100, "temperature": 2.0}

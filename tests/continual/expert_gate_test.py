@@ -103,8 +103,11 @@ def test_an_experience_begins_at_the_expert_that_knows_its_rows_best_and_experts
         gates = slot(s.gates, order)
         begun = learner.begin(state._replace(method_state={"expert_gate": s._replace(gates=gates)}), data, np.int32(2))
         expected = slot(s.experts, nearest)
-        for ours, theirs in zip(jax.tree.leaves(begun.params), jax.tree.leaves(expected.params), strict=True):
-            np.testing.assert_array_equal(ours, theirs)
+        jax.tree.map(np.testing.assert_array_equal, core.Variables(begun.params, begun.model_state), expected)
+    own = begun.method_state["expert_gate"]
+    assert optax.tree.get(state.opt_state, "count") > 0 and optax.tree.get(begun.opt_state, "count") == 0
+    assert optax.tree.get(s.opt_state, "count") > 0 and optax.tree.get(own.opt_state, "count") == 0
+    assert not np.any(own.gate["dense_0"]["kernel"] == s.gate["dense_0"]["kernel"]), "an autoencoder is drawn anew"
     after = core.run_experience(learner, jax.tree.map(jnp.array, state), data, 2).method_state["expert_gate"]
     for old, new in zip(jax.tree.leaves(s.experts), jax.tree.leaves(after.experts), strict=True):
         np.testing.assert_array_equal(old[:2], new[:2])

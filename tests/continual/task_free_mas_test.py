@@ -45,7 +45,7 @@ def test_a_plateau_is_found_once_for_each_shift():
 def test_importance_is_the_mean_over_plateaus_of_stored_rows():
     """Thresholds that each step meets, and a peak each time: the rows stored are those of the largest losses."""
     method = continual.task_free_mas(0.5, size=3, window=1, mean=1e9, variance=1e9)
-    learner = core.make_learner(MODEL, method, optax.sgd(0.0), STREAM, batch_size=8)
+    learner = core.make_learner(MODEL, method, optax.sgd(0.05), STREAM, batch_size=8)
     data = core.to_device(STREAM)
     state = learner.begin(core.start(learner), data, 0)
     expected, stored, count = jax.tree.map(np.zeros_like, state.params), [], 0
@@ -69,6 +69,7 @@ def test_importance_is_the_mean_over_plateaus_of_stored_rows():
         expected = jax.tree.map(lambda old, new, k=count: old + (new - old) / k, expected, found)
         for ours, theirs in zip(jax.tree.leaves(new.omega), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+        jax.tree.map(np.testing.assert_array_equal, new.anchor, state.params)
         stored = np.asarray(new.records["row"]).tolist()
         assert int(new.plateaus) == count and len(set(stored)) == 3 and min(stored) >= 0
     assert max(np.max(x) for x in jax.tree.leaves(expected)) > 0.1
@@ -90,8 +91,10 @@ def test_the_rows_of_the_largest_losses_are_stored_and_join_the_next_batch():
 
     method = core.chain(continual.task_free_mas(0.0, size=4), core.Method("look", update=update))
     learner = core.make_learner(MODEL, method, optax.sgd(0.1), STREAM, batch_size=8, steps=3)
-    core.run_experience(learner, core.start(learner), core.to_device(STREAM), 0)
+    state = core.run_experience(learner, core.start(learner), core.to_device(STREAM), 0)
     jax.effects_barrier()
+    means = [np.average(losses, weights=weights) for _, weights, losses in seen]
+    np.testing.assert_allclose(state.method_state["task_free_mas"].watch.window[-3:], means, rtol=1e-5)
     assert len(seen) == 3 and [w[8:].sum() for _, w, _ in seen] == [0, 4, 4]
     for (rows, weights, losses), (after, _, _) in zip(seen[:-1], seen[1:], strict=True):
         hard = rows[weights > 0][np.argsort(-losses[weights > 0])[:4]]

@@ -3,10 +3,12 @@
 Aljundi, Chakravarty and Tuytelaars, "Expert Gate: Lifelong Learning with a Network of Experts", CVPR 2017,
 arXiv 1611.06194; a chapter of Aljundi, "Continual Learning in Neural Networks", 2019, arXiv 1910.02718.
 Opened at the source: the authors' code (rahafaljundi/Expert-Gate), not the papers.
-Where we differ: the autoencoders see inputs, theirs features of a pre-trained network; they are trained by Adam beside
-the expert, theirs by AdaGrad, before it and from sparse weights; all experts answer, weighed by the probabilities of
-their gates, where theirs is the likeliest or the few above a threshold. Whether an expert is fine-tuned or distilled
-(`lwf`) from the nearest one is left to the chain.
+Where we differ: the autoencoders see inputs, squashed by one mean and deviation of the first experience, theirs
+features of a pre-trained network, by those of ImageNet; they are trained by Adam beside the expert, theirs by AdaGrad
+with weight decay, apart from it and from sparse weights; all experts answer, weighed by the probabilities of their
+gates, where theirs is the likeliest; the nearest expert is found on training rows, theirs on validation rows. A new
+expert is always fine-tuned from the nearest one, never distilled from it: `lwf` in a chain distils from the latest
+expert.
 """
 
 from typing import Any, NamedTuple
@@ -51,7 +53,7 @@ def expert_gate(*, code: int = 100, temperature: float = 2.0, learning_rate: flo
     A new experience starts, with a new optimizer, from the expert whose autoencoder has the least error on its rows.
 
     Args:
-      code: width of the hidden layer; 100 and 500 in the authors' code.
+      code: width of the hidden layer; 500 in the authors' code.
       temperature: of the gate, T; towards 0 the expert with the least error answers alone.
       learning_rate: of the autoencoder's Adam.
 

@@ -56,7 +56,7 @@ def task_free_mas(lam: float, *, size: int = 30, window: int = 5, mean: float = 
 
     and the anchor moves to the parameters. Training adds :math:`\lambda \sum_i \Omega_i (\theta_i - \theta^*_i)^2`.
     The rows that are stored are those of the last step with the largest losses, and join the next batch: they are
-    hard ones, recent and old. Meant for one pass: a row that comes again may be stored twice.
+    hard ones, recent and old. Meant for one pass: a row that comes again may be stored more than once.
 
     Args:
       lam: the strength, the authors' weight divided by two: 0.25 in their code.
