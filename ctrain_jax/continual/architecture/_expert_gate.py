@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ctrain_jax.continual._classes import check_classes
 from ctrain_jax.continual.architecture._tasks import copies
 from ctrain_jax.core import Method, Outputs, Variables, mask_logits, weighted_mean
 from ctrain_jax.models import MLP
@@ -61,7 +62,7 @@ def expert_gate(*, code: int = 100, temperature: float = 2.0, learning_rate: flo
       The method. It needs no task of a row; an answer costs a forward pass of each expert.
 
     Raises:
-      ValueError: `code` below 1, a `temperature` or `learning_rate` of 0 or below.
+      ValueError: `code` below 1, a `temperature` or `learning_rate` of 0 or below; labels that are no classes.
 
     Example:
       >>> expert_gate(code=50).needs
@@ -91,6 +92,7 @@ def expert_gate(*, code: int = 100, temperature: float = 2.0, learning_rate: flo
         return jax.vmap(lambda gate: jnp.square(jax.nn.sigmoid(rebuilt(gate, rows)) - rows).sum(-1))(gates)
 
     def init(rng, params, ctx):
+        check_classes("expert_gate", ctx)
         number, inputs = ctx.spec.num_experiences, jnp.zeros(ctx.spec.batch["inputs"].shape)
         gate = drawn(rng, inputs)
         return ExpertGateState(

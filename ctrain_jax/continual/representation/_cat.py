@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ctrain_jax.continual._classes import check_classes
 from ctrain_jax.core import Method, Model, Outputs, Problem, mapped, mask_logits
 from ctrain_jax.ops import LinearHead, check_positive, check_size, ridge
 
@@ -49,7 +50,7 @@ def cat(num: int = 4, *, gamma: float = 1.0, train: bool = False) -> Method:
       The method; it needs features of the model.
 
     Raises:
-      ValueError: `num` below 1, a `gamma` of 0 or below.
+      ValueError: `num` below 1, a `gamma` of 0 or below; labels that are no classes.
 
     Example:
       >>> cat(2).needs
@@ -82,6 +83,7 @@ def cat(num: int = 4, *, gamma: float = 1.0, train: bool = False) -> Method:
         return Problem(loss, inner.metrics)
 
     def init(rng, params, ctx):
+        check_classes("cat", ctx)
         width, classes = ctx.spec.outputs.features.shape[-1], ctx.spec.num_classes
         head = LinearHead(jnp.zeros((width, classes)), jnp.zeros(classes))
         gram, cross = jnp.zeros((width + 1, width + 1)), jnp.zeros((width + 1, classes))
