@@ -139,7 +139,7 @@ def build(
         )
     if problem is not None or not stream.labels:
         # What only some methods can do is told before the run, and not in the middle of it.
-        refused(f"config.methods {tuple(methods)} on {stream.name}", _traced, learner)
+        refused(f"config.methods {tuple(methods)} on {stream.name}", traced, learner)
     return learner
 
 
@@ -243,7 +243,7 @@ def _passes(learner: core.Learner) -> Iterable[tuple[int, Any]]:
     return zip(learner.spec.steps, learner.stream.experiences["train"].size, strict=True)
 
 
-def _traced(learner: core.Learner) -> None:
+def traced(learner: core.Learner) -> None:
     """Every hook of a learner, without computing anything."""
     state = jax.eval_shape(learner.init, jax.random.key(0))
     data, place = jax.eval_shape(lambda: core.to_device(learner.stream)), jax.ShapeDtypeStruct((), jnp.int32)

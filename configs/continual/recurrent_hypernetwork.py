@@ -1,4 +1,4 @@
-"""A recurrent hypernetwork (arXiv 2209.07712) on task-incremental Split-Fashion-MNIST.
+r"""A recurrent hypernetwork (arXiv 2209.07712) on task-incremental Split-Fashion-MNIST.
 
 python -m experiments.continual --config=configs/continual/recurrent_hypernetwork.py \
     --workdir=runs/recurrent_hypernetwork --seeds=5

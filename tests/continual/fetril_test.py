@@ -9,7 +9,7 @@ import pytest
 
 from ctrain_jax import continual, core, testing
 from ctrain_jax.continual.representation import _fetril
-from tests.short import short_run
+from tests.short import short_learner
 
 
 @functools.cache
@@ -107,5 +107,10 @@ def test_what_it_refuses():
 def test_the_network_stays_wherever_it_stands_in_a_chain():
     fetril = continual.fetril(steps=3, batch_size=8)
     for chain in (core.chain(continual.refresh(1e-2), fetril), core.chain(fetril, continual.refresh(1e-2))):
-        first, second = (jax.tree.leaves(short_run(chain, experiences=n, steps=4).params) for n in (1, 2))
-        assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+        learner = short_learner(chain, steps=4)
+        data = core.to_device(learner.stream)
+        state = core.run_experience(learner, core.start(learner), data, 0)
+        first = jax.tree.map(np.array, state.params)
+        second = core.run_experience(learner, state, data, 1).params
+        pairs = zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
+        assert all(np.array_equal(a, b) for a, b in pairs)

@@ -27,13 +27,14 @@ def test_scores_are_the_largest_cosines_of_gradients():
     inputs, labels = (np.asarray(STREAM.source.train[name]) for name in ("inputs", "labels"))
     order = np.asarray(STREAM.origins.view[0])
 
-    def direction(row):
-        def loss(params):
-            variables = core.Variables(params, after.model_state)
-            outputs, _ = MODEL.apply(variables, jnp.asarray(inputs[row][order])[None])
-            return optax.softmax_cross_entropy_with_integer_labels(outputs.logits, labels[row][None])[0]
+    @jax.jit
+    @jax.grad
+    def slope(params, inputs, label):
+        outputs, _ = MODEL.apply(core.Variables(params, after.model_state), inputs[None])
+        return optax.softmax_cross_entropy_with_integer_labels(outputs.logits, label[None])[0]
 
-        leaves = jax.tree.leaves(jax.grad(loss)(after.params))
+    def direction(row):
+        leaves = jax.tree.leaves(slope(after.params, inputs[row][order], labels[row]))
         flat = np.concatenate([np.asarray(x, np.float64).ravel() for x in leaves])
         return flat / np.linalg.norm(flat)
 
