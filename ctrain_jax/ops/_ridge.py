@@ -16,7 +16,7 @@ def ridge(gram: jax.Array, cross: jax.Array, gamma: jax.typing.ArrayLike) -> jax
       `[D, K]`.
 
     Example:
-      >>> print(ridge(jnp.array([[1.0, 0.0], [0.0, 3.0]]), jnp.array([[2.0], [4.0]]), 1.0))
+      >>> print(ridge(jnp.array([[1.0, 0.0], [0.0, 3.0]]), jnp.array([[2.0], [4.0]]), 1.0).round(3))
       [[1.]
        [1.]]
     """
