@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ctrain_jax import core, testing
@@ -34,3 +35,31 @@ def short_run(method, *, experiences=2, seed=0, **options):
         return state
 
     return jax.jit(run)(jax.random.key(seed), data)
+
+
+def edges_of(method):
+    """State of the method by name -> states after `begin`, before `end` and after it, of three experiences; one program
+    for all."""
+    learner = short_learner(method)
+    data, begin, chunk, end = core.to_device(learner.stream), *map(jax.jit, (learner.begin, learner.chunk, learner.end))
+
+    def run(**changes):
+        state, result = core.start(learner), []
+        own = state.method_state[method.name]._replace(**{name: jnp.float32(x) for name, x in changes.items()})
+        state = state._replace(method_state={method.name: own})
+        for t in range(3):
+            at = jnp.int32(t)
+            first = begin(state, data, at)
+            last, _ = chunk(first, data, at, 0, 5)
+            state = end(last, data, at)
+            result.append((first, last, state))
+        return result
+
+    return run
+
+
+def bits(tree):
+    """The bytes of every leaf, of at least one."""
+    leaves = jax.tree.leaves(tree)
+    assert leaves
+    return [np.asarray(leaf).tobytes() for leaf in leaves]

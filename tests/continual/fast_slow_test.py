@@ -7,30 +7,12 @@ import pytest
 
 from ctrain_jax import continual, core
 from tests.rehearsed import learner_of
-from tests.short import short_learner
+from tests.short import bits, edges_of
 
 
 @pytest.fixture(scope="module")
 def edges():
-    """(eps, decay) -> states after `begin`, before `end` and after it, of three experiences; one program for all."""
-    learner = short_learner(continual.fast_slow(0.3))
-    data, begin, chunk, end = core.to_device(learner.stream), *map(jax.jit, (learner.begin, learner.chunk, learner.end))
-
-    def run(eps, decay=1.0):
-        state, result = core.start(learner), []
-        own = state.method_state["fast_slow"]
-        assert own.eps == np.float32(0.3) and own.decay == 1
-        own = own._replace(eps=jnp.float32(eps), decay=jnp.float32(decay))
-        state = state._replace(method_state={"fast_slow": own})
-        for t in range(3):
-            at = jnp.int32(t)
-            first = begin(state, data, at)
-            last, _ = chunk(first, data, at, 0, 5)
-            state = end(last, data, at)
-            result.append((first, last, state))
-        return result
-
-    return run
+    return edges_of(continual.fast_slow(0.3))
 
 
 def slow(state):
@@ -38,14 +20,8 @@ def slow(state):
     return own.slow, own.model_state
 
 
-def bits(tree):
-    leaves = jax.tree.leaves(tree)
-    assert leaves
-    return [np.asarray(leaf).tobytes() for leaf in leaves]
-
-
 def test_slow_weights_take_steps_of_reptile_and_fast_ones_answer(edges):
-    for t, (first, last, after) in enumerate(edges(0.3, decay=0.5)):
+    for t, (first, last, after) in enumerate(edges(decay=0.5)):
         assert bits(first[1:3]) == bits(slow(first)) == bits(slow(last)), "training begins at the slow weights"
         assert bits(after[1:3]) == bits(last[1:3]), "and what it ends with stays"
         for a, b, c in zip(*map(jax.tree.leaves, (first[1:3], last[1:3], slow(after))), strict=True):
@@ -56,9 +32,9 @@ def test_slow_weights_take_steps_of_reptile_and_fast_ones_answer(edges):
 
 
 def test_one_goes_on_from_the_fast_weights_and_nothing_moves_the_slow_ones_at_0(edges):
-    for _, last, after in edges(1.0):
+    for _, last, after in edges(eps=1.0):
         assert bits(slow(after)) == bits(last[1:3])
-    whole, none = edges(1.0), edges(0.0)
+    whole, none = edges(eps=1.0), edges(eps=0.0)
     assert all(bits(slow(after)) == bits(slow(whole[0][0])) for _, _, after in none)
     assert bits(none[0][1].params) == bits(whole[0][1].params)
     assert bits(none[1][1].params) != bits(whole[1][1].params)

@@ -1,44 +1,20 @@
 """Interpolation against a mixture by hand, and its two ends."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ctrain_jax import continual, core
-from tests.short import short_learner
+from ctrain_jax import continual
+from tests.short import bits, edges_of
 
 
 @pytest.fixture(scope="module")
 def edges():
-    """alpha -> states after `begin`, before `end` and after it, of three experiences; one program for all."""
-    learner = short_learner(continual.weight_interpolation(0.3))
-    data, begin, chunk, end = core.to_device(learner.stream), *map(jax.jit, (learner.begin, learner.chunk, learner.end))
-
-    def run(alpha):
-        state, result = core.start(learner), []
-        own = state.method_state["weight_interpolation"]
-        assert own.alpha == np.float32(0.3)
-        state = state._replace(method_state={"weight_interpolation": own._replace(alpha=jnp.float32(alpha))})
-        for t in range(3):
-            at = jnp.int32(t)
-            first = begin(state, data, at)
-            last, _ = chunk(first, data, at, 0, 5)
-            state = end(last, data, at)
-            result.append((first, last, state))
-        return result
-
-    return run
-
-
-def bits(tree):
-    leaves = jax.tree.leaves(tree)
-    assert leaves
-    return [np.asarray(leaf).tobytes() for leaf in leaves]
+    return edges_of(continual.weight_interpolation(0.3))
 
 
 def test_each_end_is_a_part_of_the_way_and_the_first_the_whole(edges):
-    for t, (first, last, after) in enumerate(edges(0.3)):
+    for t, (first, last, after) in enumerate(edges()):
         part = 1.0 if t == 0 else 0.3
         for field in ("params", "model_state"):
             old, new, found = (jax.tree.leaves(getattr(state, field)) for state in (first, last, after))
@@ -52,7 +28,7 @@ def test_each_end_is_a_part_of_the_way_and_the_first_the_whole(edges):
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0])
 def test_one_is_plain_training_and_none_stands_still_after_the_first(edges, alpha):
-    for t, (first, last, after) in enumerate(edges(alpha)):
+    for t, (first, last, after) in enumerate(edges(alpha=alpha)):
         expected = first if t > 0 and alpha == 0 else last
         assert bits(after.params) == bits(expected.params) and bits(after.model_state) == bits(expected.model_state)
 

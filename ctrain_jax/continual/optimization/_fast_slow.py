@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ctrain_jax.continual.optimization._between import between
 from ctrain_jax.core import Method, PyTree
 from ctrain_jax.ops import check_fraction
 
@@ -73,14 +74,7 @@ def fast_slow(eps: float = 0.3, *, decay: float = 1.0) -> Method:
 
     def end(s, ts, ctx):
         rate = s.eps * s.decay**ctx.experience.index
-
-        def follow(old, new):
-            if not jnp.issubdtype(new.dtype, jnp.floating):
-                return new
-            # 1 is exactly plain training: old + 1 * (new - old) is not.
-            return ((1 - rate) * old + rate * new).astype(new.dtype)
-
-        slow, model_state = jax.tree.map(follow, (s.slow, s.model_state), (ts.params, ts.model_state))
+        slow, model_state = between((s.slow, s.model_state), (ts.params, ts.model_state), rate)
         return s._replace(slow=slow, model_state=model_state), ts
 
     return Method("fast_slow", init=init, begin=begin, end=end, needs=("boundaries",))

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ctrain_jax.continual.optimization._between import between
 from ctrain_jax.core import Method, PyTree
 from ctrain_jax.ops import check_fraction
 
@@ -56,15 +57,8 @@ def weight_interpolation(alpha: float = 0.5) -> Method:
         return s._replace(params=ts.params, model_state=ts.model_state), ts
 
     def end(s, ts, ctx):
-        # 1 is exactly plain training: old + 1 * (new - old) is not.
         part = jnp.where(ctx.experience.index == 0, 1.0, s.alpha)
-
-        def mix(old, new):
-            if not jnp.issubdtype(new.dtype, jnp.floating):
-                return new
-            return ((1 - part) * old + part * new).astype(new.dtype)
-
-        params, model_state = jax.tree.map(mix, (s.params, s.model_state), (ts.params, ts.model_state))
+        params, model_state = between((s.params, s.model_state), (ts.params, ts.model_state), part)
         return s, ts._replace(params=params, model_state=model_state)
 
     return Method("weight_interpolation", init=init, begin=begin, end=end, needs=("boundaries",))
