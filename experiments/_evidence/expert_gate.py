@@ -35,7 +35,9 @@ def claims(seeds: Sequence[int], data_dir: str | None) -> list[Claim]:
     return [
         gate("experts and autoencoders of earlier experiences after later ones (largest difference)", _still(), most=0),
         estimate(
-            f"{where}: points of final accuracy above naive ({means(naive=naive, own=own)})", own - naive, least=50
+            f"{where}: points of final accuracy above naive ({means(naive=naive, expert_gate=own)})",
+            own - naive,
+            least=50,
         ),
         estimate(f"the same: above er with 200 rows ({means(er=er)})", own - er, least=0),
         estimate(
