@@ -53,6 +53,11 @@ def run(method=None, **options):
     return core.run_stream(make(method, **options))
 
 
+def drifting():
+    """Regression."""
+    return streams.permuted(arrays(y=Y.astype(np.float32), ty=Y.astype(np.float32)), 2)
+
+
 def module(net):
     return core.from_linen(net)
 
@@ -120,7 +125,10 @@ WRONG = {
     "no boundaries": (lambda: make(continual.si(1.0), stream=split()._replace(boundaries=False)), ValueError, "si needs to know where experiences begin and end, which arrays_class_incremental hides: use a method that learns from step to step alone."),
     "no labels": (lambda: make(continual.er(8), stream=split()._replace(labels=False)), ValueError, "er needs labels, which arrays_class_incremental hides: use a method that learns without."),
     "no labels in the loss": (lambda: run(stream=split()._replace(labels=False)), ValueError, "The stream hides labels, which the usual loss needs: give make_learner a problem"),
-    "a need that nobody knows": (lambda: make(core.Method("oracle", needs=("future",))), ValueError, "oracle needs future: choose from task, boundaries, labels, features."),
+    "a need that nobody knows": (lambda: make(core.Method("oracle", needs=("future",))), ValueError, "oracle needs future: choose from task, boundaries, labels, classes, features."),
+    "numbers for classes": (lambda: make(continual.nmc(), model=module(models.MLP(1)), stream=drifting()), ValueError, "nmc needs classes, got labels float32[24] and logits [4, 1]: give a stream whose labels are whole numbers [N], and a model that answers logits [B, C]."),
+    "classes that are hidden": (lambda: make(continual.nmc(), stream=split()._replace(labels=False)), ValueError, "nmc needs labels, which arrays_class_incremental hides: use a method that learns without."),
+    "a number for each of four": (lambda: run(stream=drifting()), ValueError, "Regression expects a number of the model for each number of a label, got logits [4, 4] and labels [4]"),
     "no head": (lambda: start(continual.lucir(2), model=module(nn.Sequential([nn.Dense(4)]))), ValueError, "lucir expects the last layer as params['head'] with a kernel [D, C], got layers_0: name it 'head'."),
     "no kernel": (lambda: start(continual.gpm(), model=MATRIX), ValueError, "gpm protects kernels of Dense and two-dimensional Conv layers of linen models, outside of nn.remat and nn.scan, got no kernel: use a model of such layers, or name other kernels in train."),
     "no attention": (lambda: peft.prefix(2)(module(Bare())).init(jax.random.key(0), X), ValueError, "prefix reaches flax.linen.MultiHeadDotProductAttention, and the model calls none: use a transformer such as models.ViT."),

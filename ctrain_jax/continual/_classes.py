@@ -1,4 +1,4 @@
-"""From which classes an incoming row is told apart, and whether there are classes at all."""
+"""From which classes an incoming row is told apart."""
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +17,3 @@ def told_apart(batch: Batch, classes: jax.Array, ctx: Context) -> Batch:
     if "targets" in batch:
         told = told | (batch["targets"] > 0)
     return batch | {"classes": told & batch.get("classes", True)}
-
-
-def check_classes(who: str, ctx: Context) -> None:
-    """In `init`: a row has one class, and the network a logit for each."""
-    labels, logits = ctx.spec.batch["labels"], ctx.spec.outputs.logits
-    if labels.dtype.kind not in "iu" or logits.ndim != 2:
-        raise ValueError(
-            f"{who} answers with classes, got labels {labels.dtype} {labels.shape} and logits {logits.shape}: give a "
-            "stream whose labels are whole numbers, and a network with logits [B, C]."
-        )

@@ -58,7 +58,8 @@ class Method(NamedTuple):
       predict: `(s, ctx) -> Outputs`, from `ctx.outputs` (the plain forward pass, free when it is not read).
 
     `needs` names what a stream or model must give: "task" (task ids when predicting), "boundaries" (`begin`, `end`,
-    `ctx.experience`), "labels", "features". What cannot is refused when the learner is made.
+    `ctx.experience`), "labels", "classes" (labels that are whole numbers, and a logit for each), "features". What
+    cannot is refused when the learner is made.
 
     Example, a method that pulls the weights to zero:
       >>> def loss(s, params, ctx):

@@ -70,8 +70,12 @@ def regression() -> Problem:
     """
 
     def loss(outputs: Outputs, batch: Batch) -> jax.Array:
-        predicted = outputs.logits.reshape(outputs.logits.shape[0], -1)
-        wanted = batch["labels"].reshape(predicted.shape)
+        predicted, wanted = (x.reshape(x.shape[0], -1) for x in (outputs.logits, batch["labels"]))
+        if predicted.shape != wanted.shape:
+            raise ValueError(
+                "Regression expects a number of the model for each number of a label, got logits "
+                f"{list(predicted.shape)} and labels {list(batch['labels'].shape)}: give the model as many outputs."
+            )
         return jnp.square(predicted - wanted).mean(-1)
 
     return Problem(loss, lambda outputs, batch: {"mse": loss(outputs, batch)})

@@ -76,18 +76,22 @@ _HOW = {
 }
 
 
+_NEEDS = ("task", "boundaries", "labels", "classes", "features")
+
+
 def _refuse(method: Method, stream: Stream, outputs: Outputs) -> None:
     width = outputs.logits.shape[-1] if outputs.logits.ndim == 2 else None
-    is_classes = stream.source.train["labels"].dtype.kind in "iu"
+    labels = stream.source.train["labels"]
+    is_classes = labels.dtype.kind in "iu"
     if is_classes and width is not None and width != stream.source.num_classes:
         raise ValueError(
             f"The model answers {width} classes and the stream has {stream.source.num_classes}: "
             f"give the model num_classes={stream.source.num_classes}."
         )
     for part in method.parts or ():
-        unknown = sorted(set(part.needs) - {"task", "boundaries", "labels", "features"})
+        unknown = sorted(set(part.needs) - set(_NEEDS))
         if unknown:
-            raise ValueError(f"{part.name} needs {', '.join(unknown)}: choose from task, boundaries, labels, features.")
+            raise ValueError(f"{part.name} needs {', '.join(unknown)}: choose from {', '.join(_NEEDS)}.")
         if "task" in part.needs and not stream.task_known:
             raise ValueError(
                 f"{part.name} needs the task of a row when predicting, which {stream.name} does not give: "
@@ -98,8 +102,14 @@ def _refuse(method: Method, stream: Stream, outputs: Outputs) -> None:
                 f"{part.name} needs to know where experiences begin and end, which {stream.name} hides: use a method "
                 "that learns from step to step alone."
             )
-        if "labels" in part.needs and not stream.labels:
+        if {"labels", "classes"} & set(part.needs) and not stream.labels:
             raise ValueError(f"{part.name} needs labels, which {stream.name} hides: use a method that learns without.")
+        if "classes" in part.needs and (not is_classes or labels.ndim != 1 or width is None):
+            raise ValueError(
+                f"{part.name} needs classes, got labels {labels.dtype}{list(labels.shape)} and logits "
+                f"{list(outputs.logits.shape)}: give a stream whose labels are whole numbers [N], and a model that "
+                "answers logits [B, C]."
+            )
         if "features" in part.needs and outputs.features is None:
             raise ValueError(
                 f"{part.name} needs features, which the model does not return: "

@@ -1,4 +1,4 @@
-"""Adaptive EMA: its minimum, its limit, and what the slow copy keeps of rotated MNIST."""
+"""Adaptive EMA: its minimum, its limit, and what the slow copy keeps of rotated MNIST and of languages."""
 
 from collections.abc import Sequence
 
@@ -9,6 +9,7 @@ import optax
 
 from ctrain_jax import continual, core, models, streams
 from experiments._evidence._common import Check, Claim, distance, estimate, final, gate, handwritten, means, runs
+from experiments._evidence._text import on_text
 
 # One run serves them all: none changes training.
 PARTS = {
@@ -67,7 +68,7 @@ def claims(seeds: Sequence[int], data_dir: str | None) -> list[Claim]:
                 least=3,
             )
         )
-    return result
+    return result + on_text("adaptive_ema", continual.adaptive_ema(), seeds, data_dir)
 
 
 def _finals(seeds: Sequence[int], data_dir: str | None) -> dict[str, np.ndarray]:

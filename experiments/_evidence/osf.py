@@ -1,4 +1,4 @@
-"""OSF: kept singular triplets outlive a hundred steps of AdamW, its two limits; on permuted images less forgetting."""
+"""OSF: kept singular triplets outlive a hundred steps of AdamW, its two limits; images and languages forgotten less."""
 
 from collections.abc import Sequence
 
@@ -9,6 +9,7 @@ import optax
 
 from ctrain_jax import continual, core, models, streams
 from experiments._evidence._common import Check, Claim, distance, estimate, final, forgotten, gate, means, runs
+from experiments._evidence._text import on_text
 from experiments._evidence.agem import permuted_fashion_mnist
 
 KEEP = 0.5  # of 0.25, 0.5 and 0.75 the best final accuracy over seeds 10 to 14
@@ -45,7 +46,7 @@ def claims(seeds: Sequence[int], data_dir: str | None) -> list[Claim]:
                 least=2,
             ),
         ]
-    return result
+    return result + on_text("osf", continual.osf(KEEP), seeds, data_dir)
 
 
 def _learner(method: core.Method) -> core.Learner:
@@ -96,4 +97,5 @@ CHECK = Check(
     "2504.07097",
     claims,
     rows=(161,),
+    data=True,
 )

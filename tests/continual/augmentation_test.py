@@ -14,13 +14,9 @@ OFF = {"crop": 0, "flip": False}
 KEY = jax.random.key(3)
 
 
-def context(problem=None, labels=jnp.int32, logits=(8, 3)):
+def context(problem=None):
     """What the hooks of this method read of a context."""
-    spec = types.SimpleNamespace(
-        num_classes=3,
-        batch={"labels": jax.ShapeDtypeStruct((8,), labels)},
-        outputs=core.Outputs(jax.ShapeDtypeStruct(logits, jnp.float32)),
-    )
+    spec = types.SimpleNamespace(num_classes=3, outputs=core.Outputs(jax.ShapeDtypeStruct((8, 3), jnp.float32)))
     return types.SimpleNamespace(rng=KEY, spec=spec, problem=problem or core.classification())
 
 
@@ -52,7 +48,7 @@ def test_with_all_off_it_is_no_method_at_all_and_without_mixtures_a_batch_costs_
     assert continual.augmentation(**OFF) == nothing
     assert continual.augmentation(crop=1)._replace(model=nothing.model) == nothing
     mixture = continual.augmentation(**OFF, mixup=1.0)
-    assert mixture.model is nothing.model and mixture.needs == ("labels",)
+    assert mixture.model is nothing.model and mixture.needs == ("classes",)
 
 
 def test_a_pass_that_does_not_train_is_as_it_was_and_one_that_does_keeps_the_rng_of_the_model():
@@ -234,9 +230,6 @@ def test_what_it_refuses_when_a_run_is_made():
     ):
         seen(batch_of((5,))["inputs"])
     method = continual.augmentation(mixup=1.0)
-    for other in ({"labels": jnp.float32}, {"logits": (8, 4, 3)}):
-        with pytest.raises(ValueError, match="augmentation mixes rows of one class each"):
-            method.init(KEY, None, context(**other))
     plain = core.classification()
     hard = plain._replace(
         loss=lambda outputs, batch: plain.loss(outputs, {k: v for k, v in batch.items() if k != "targets"})

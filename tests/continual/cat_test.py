@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from ctrain_jax import continual, core, models, streams, testing
+from ctrain_jax import continual, core, testing
 from ctrain_jax.continual.representation import _cat
 from tests.short import short_learner
 
@@ -115,11 +115,3 @@ def test_what_it_refuses():
         continual.cat(0)
     with pytest.raises(ValueError, match="gamma must be above 0"):
         continual.cat(gamma=0.0)
-    x, y = np.zeros((8, 3), np.float32), np.zeros(8, np.float32)
-    learner = short_learner(
-        continual.cat(2),
-        stream=streams.permuted(streams.arrays(x, y, x, y), 2),
-        model=core.from_linen(models.MLP(1, hidden=(2,))),
-    )
-    with pytest.raises(ValueError, match="cat answers with classes, got labels float32"):
-        core.start(learner)

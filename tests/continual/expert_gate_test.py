@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from ctrain_jax import continual, core, models, streams, testing
+from ctrain_jax import continual, core, testing
 from tests.short import short_learner
 
 STREAM, MODEL = testing.standard_stream(), testing.standard_model()
@@ -121,11 +121,3 @@ def test_what_it_refuses():
     ):
         with pytest.raises(ValueError, match=sentence):
             continual.expert_gate(**wrong)
-    x, y = np.zeros((8, 3), np.float32), np.zeros(8, np.float32)
-    learner = short_learner(
-        continual.expert_gate(code=3),
-        stream=streams.permuted(streams.arrays(x, y, x, y), 2),
-        model=core.from_linen(models.MLP(1, hidden=(2,))),
-    )
-    with pytest.raises(ValueError, match="expert_gate answers with classes, got labels float32"):
-        core.start(learner)

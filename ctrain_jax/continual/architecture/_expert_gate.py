@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ctrain_jax.continual._classes import check_classes
 from ctrain_jax.continual.architecture._tasks import copies
 from ctrain_jax.core import Method, Outputs, Variables, mask_logits, weighted_mean
 from ctrain_jax.models import MLP
@@ -92,7 +91,6 @@ def expert_gate(*, code: int = 100, temperature: float = 2.0, learning_rate: flo
         return jax.vmap(lambda gate: jnp.square(jax.nn.sigmoid(rebuilt(gate, rows)) - rows).sum(-1))(gates)
 
     def init(rng, params, ctx):
-        check_classes("expert_gate", ctx)
         number, inputs = ctx.spec.num_experiences, jnp.zeros(ctx.spec.batch["inputs"].shape)
         gate = drawn(rng, inputs)
         return ExpertGateState(
@@ -178,5 +176,5 @@ def expert_gate(*, code: int = 100, temperature: float = 2.0, learning_rate: flo
         update=update,
         end=end,
         predict=predict,
-        needs=("boundaries",),
+        needs=("boundaries", "classes"),
     )

@@ -82,7 +82,7 @@ def hyperinterval(
 
     Example:
       >>> hyperinterval(5).needs
-      ('task', 'boundaries', 'labels')
+      ('task', 'boundaries', 'classes')
     """
     check_size("num_tasks", num_tasks)
     check_size("dim", dim)
@@ -161,4 +161,4 @@ def hyperinterval(
         held, ts = plain.end(s.held, ts, ctx)
         return s._replace(held=held), ts
 
-    return plain._replace(init=init, begin=begin, loss=loss, update=update, end=end, needs=(*plain.needs, "labels"))
+    return plain._replace(init=init, begin=begin, loss=loss, update=update, end=end, needs=(*plain.needs, "classes"))

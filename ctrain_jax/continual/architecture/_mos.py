@@ -111,7 +111,7 @@ def mos(
     Example:
       >>> from ctrain_jax import peft
       >>> mos(peft.lora(16, train="^head")).needs
-      ('boundaries', 'labels', 'features')
+      ('boundaries', 'classes', 'features')
 
     References:
       Sun et al. 2025, arXiv 2412.09441.
@@ -231,7 +231,7 @@ def mos(
         end=end,
         predict=predict,
         model=pet,
-        needs=("boundaries", "labels", "features"),
+        needs=("boundaries", "classes", "features"),
     )
 
 

@@ -118,7 +118,7 @@ def sharp(
 
     Example:
       >>> sharp("dense_1", size=50).needs
-      ('boundaries', 'labels', 'features')
+      ('boundaries', 'classes', 'features')
     """
     for name, number in (("size", size), ("recent", recent), ("period", period), ("every", every)):
         check_size(name, number)
@@ -271,7 +271,7 @@ def sharp(
         predict=predict,
         problem=unasked,
         optimizer=only(moves),
-        needs=("boundaries", "labels", "features"),
+        needs=("boundaries", "classes", "features"),
     )
 
 

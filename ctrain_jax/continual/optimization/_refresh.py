@@ -111,4 +111,4 @@ def refresh(delta: float = 1e-5, *, noise: float = 1e-3, fisher_scale: float = 1
         fisher = jax.tree.map(lambda old, new: s.decay * old + new / ctx.experience.size, s.fisher, total)
         return s._replace(fisher=fisher), ts
 
-    return Method("refresh", init=init, end=end, optimizer=optimizer, needs=("boundaries", "labels"))
+    return Method("refresh", init=init, end=end, optimizer=optimizer, needs=("boundaries", "classes"))

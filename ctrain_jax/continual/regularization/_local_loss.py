@@ -33,4 +33,4 @@ def local_loss() -> Method:
     def augment(s, batch, ctx):
         return told_apart(batch, ctx.experience.classes, ctx)
 
-    return Method("local_loss", augment=augment, needs=("boundaries", "labels"))
+    return Method("local_loss", augment=augment, needs=("boundaries", "classes"))

@@ -85,7 +85,7 @@ def ovor(
 
     Example:
       >>> ovor(steps=100).needs
-      ('boundaries', 'labels', 'features')
+      ('boundaries', 'classes', 'features')
     """
     check_non_negative("lam", lam)
     check_non_negative("noise", noise)
@@ -126,7 +126,7 @@ def ovor(
         head = fit_head(start, draw, loss, tx, steps)
         return s, ts._replace(params=with_linear_head(ts.params, head))
 
-    return Method("ovor", init=init, end=end, needs=("boundaries", "labels", "features"))
+    return Method("ovor", init=init, end=end, needs=("boundaries", "classes", "features"))
 
 
 def hinge(excess: jax.Array) -> jax.Array:

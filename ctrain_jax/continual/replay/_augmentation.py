@@ -130,14 +130,13 @@ def augmentation(
         return (images.reshape(inputs.shape) - shift) / scale
 
     def init(rng, params, ctx):
-        _check_classes(ctx)
         return AugmentationState(*(jnp.asarray(a, jnp.float32) if a != 0 else None for a in (mixup, cutmix)))
 
     method = Method("augmentation")
     if crop != 0 or flip or color != 0 or rand_augment != 0:
         method = method._replace(model=model)
     if mixup != 0 or cutmix != 0:
-        method = method._replace(init=init, augment=_mixed, needs=("labels",))
+        method = method._replace(init=init, augment=_mixed, needs=("classes",))
     return method
 
 
@@ -167,15 +166,6 @@ def _mixed(s: AugmentationState, batch: Batch, ctx: Context) -> Batch:
         )
     fields = {"inputs": inputs, "targets": both[:, :num]}
     return batch | fields | ({"classes": both[:, num:] > 0} if told else {})
-
-
-def _check_classes(ctx: Context) -> None:
-    labels, logits = ctx.spec.batch["labels"], ctx.spec.outputs.logits
-    if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer) or logits.ndim != 2:
-        raise ValueError(
-            f"augmentation mixes rows of one class each, got labels {labels.dtype} {labels.shape} and logits "
-            f"{logits.shape}: leave mixup and cutmix at 0."
-        )
 
 
 def _reads_targets(ctx: Context, batch: Batch, targets: jax.Array) -> bool:

@@ -133,7 +133,7 @@ def bic(size: int, *, held_out: int | None = None, temperature: float = 2.0) -> 
         loss=loss,
         end=end,
         predict=predict,
-        needs=("boundaries", "labels", "features"),
+        needs=("boundaries", "classes", "features"),
     )
 
 

@@ -75,4 +75,4 @@ def er_ace(size: int, *, batch_size: int | None = None, policy: str = "reservoir
     def update(s, ts, ctx):
         return ErAceState(rows.add(s.buffer, ctx.rng, ctx.incoming, ts.params)), ts
 
-    return Method("er_ace", init=init, augment=augment, loss=loss, update=update, needs=("boundaries", "labels"))
+    return Method("er_ace", init=init, augment=augment, loss=loss, update=update, needs=("boundaries", "classes"))

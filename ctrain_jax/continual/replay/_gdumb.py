@@ -124,7 +124,7 @@ def gdumb(
         update=update,
         end=end,
         optimizer=lambda tx: optax.set_to_zero(),
-        needs=("boundaries", "labels"),
+        needs=("boundaries", "classes"),
     )
 
 

@@ -138,5 +138,5 @@ def generative_replay(
         augment=augment,
         update=update,
         end=end,
-        needs=("boundaries", "labels"),
+        needs=("boundaries", "classes"),
     )

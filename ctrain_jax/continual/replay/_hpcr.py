@@ -83,7 +83,7 @@ def hpcr(
 
     Example:
       >>> hpcr(200, alpha=0.01).needs
-      ('boundaries', 'labels', 'features')
+      ('boundaries', 'classes', 'features')
     """
     rows = memory(size, policy)
     check_positive("temperature", temperature)
@@ -145,7 +145,7 @@ def hpcr(
         predict=answer,
         model=by_cosines("hpcr"),
         problem=unasked,
-        needs=("boundaries", "labels", "features"),
+        needs=("boundaries", "classes", "features"),
     )
 
 

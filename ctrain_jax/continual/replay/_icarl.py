@@ -55,7 +55,7 @@ def icarl(size: int, *, temperature: float = 1.0) -> Method:
 
     Example:
       >>> icarl(20).needs
-      ('boundaries', 'labels', 'features')
+      ('boundaries', 'classes', 'features')
     """
     rows = exemplars(size)
     check_positive("temperature", temperature)
@@ -105,5 +105,5 @@ def icarl(size: int, *, temperature: float = 1.0) -> Method:
         augment=augment,
         end=end,
         predict=predict,
-        needs=("boundaries", "labels", "features"),
+        needs=("boundaries", "classes", "features"),
     )

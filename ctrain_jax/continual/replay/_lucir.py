@@ -63,7 +63,7 @@ def lucir(size: int, *, lam: float = 5.0, margin: float = 0.5, num_hard: int = 2
 
     Example:
       >>> lucir(20).needs
-      ('boundaries', 'labels', 'features')
+      ('boundaries', 'classes', 'features')
     """
     rows = exemplars(size)
     check_non_negative("lam", lam)
@@ -129,7 +129,7 @@ def lucir(size: int, *, lam: float = 5.0, margin: float = 0.5, num_hard: int = 2
         end=end,
         model=model,
         optimizer=optimizer,
-        needs=("boundaries", "labels", "features"),
+        needs=("boundaries", "classes", "features"),
     )
 
 

@@ -56,7 +56,7 @@ def pcr(size: int, *, temperature: float = 0.09, batch_size: int | None = None, 
 
     Example:
       >>> pcr(200).needs
-      ('labels', 'features')
+      ('classes', 'features')
     """
     rows = memory(size, policy)
     check_positive("temperature", temperature)
@@ -86,7 +86,7 @@ def pcr(size: int, *, temperature: float = 0.09, batch_size: int | None = None, 
         predict=answer,
         model=by_cosines("pcr"),
         problem=unasked,
-        needs=("labels", "features"),
+        needs=("classes", "features"),
     )
 
 

@@ -68,7 +68,7 @@ def scr(
 
     Example:
       >>> scr(500).needs
-      ('boundaries', 'labels', 'features')
+      ('boundaries', 'classes', 'features')
     """
     rows = memory(size, policy)
     check_positive("temperature", temperature)
@@ -125,5 +125,5 @@ def scr(
         update=update,
         end=end,
         predict=predict,
-        needs=("boundaries", "labels", "features"),
+        needs=("boundaries", "classes", "features"),
     )

@@ -53,7 +53,7 @@ def uer(size: int, *, scale: float = 10.0, batch_size: int | None = None, policy
 
     Example:
       >>> uer(200).needs
-      ('labels', 'features')
+      ('classes', 'features')
     """
     rows = memory(size, policy)
     check_positive("scale", scale)
@@ -101,5 +101,5 @@ def uer(size: int, *, scale: float = 10.0, batch_size: int | None = None, policy
         update=update,
         model=model,
         problem=problem,
-        needs=("labels", "features"),
+        needs=("classes", "features"),
     )

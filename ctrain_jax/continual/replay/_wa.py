@@ -86,5 +86,5 @@ def wa(size: int, *, temperature: float = 2.0) -> Method:
         augment=augment,
         loss=loss,
         end=end,
-        needs=("boundaries", "labels", "features"),
+        needs=("boundaries", "classes", "features"),
     )

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ctrain_jax.continual._classes import check_classes
 from ctrain_jax.core import Method, Model, Outputs, Problem, mapped, mask_logits
 from ctrain_jax.ops import LinearHead, check_positive, check_size, ridge
 
@@ -54,7 +53,7 @@ def cat(num: int = 4, *, gamma: float = 1.0, train: bool = False) -> Method:
 
     Example:
       >>> cat(2).needs
-      ('boundaries', 'labels', 'features')
+      ('boundaries', 'classes', 'features')
     """
     check_size("num", num)
     check_positive("gamma", gamma)
@@ -83,7 +82,6 @@ def cat(num: int = 4, *, gamma: float = 1.0, train: bool = False) -> Method:
         return Problem(loss, inner.metrics)
 
     def init(rng, params, ctx):
-        check_classes("cat", ctx)
         width, classes = ctx.spec.outputs.features.shape[-1], ctx.spec.num_classes
         head = LinearHead(jnp.zeros((width, classes)), jnp.zeros(classes))
         gram, cross = jnp.zeros((width + 1, width + 1)), jnp.zeros((width + 1, classes))
@@ -118,7 +116,7 @@ def cat(num: int = 4, *, gamma: float = 1.0, train: bool = False) -> Method:
         update=update,
         end=end,
         predict=predict,
-        needs=("boundaries", "labels", "features"),
+        needs=("boundaries", "classes", "features"),
     )
 
 

@@ -51,7 +51,7 @@ def fetril(*, steps: int = 500, learning_rate: float = 0.05, batch_size: int = 1
 
     Example:
       >>> fetril(steps=100).needs
-      ('boundaries', 'labels', 'features')
+      ('boundaries', 'classes', 'features')
     """
     check_size("steps", steps)
     check_size("batch_size", batch_size)
@@ -109,7 +109,7 @@ def fetril(*, steps: int = 500, learning_rate: float = 0.05, batch_size: int = 1
         update=update,
         end=end,
         predict=predict,
-        needs=("boundaries", "labels", "features"),
+        needs=("boundaries", "classes", "features"),
     )
 
 

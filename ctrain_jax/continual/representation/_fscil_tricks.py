@@ -112,7 +112,7 @@ def preassigned(*, scale: float = 1 / 0.07) -> Method:
 
     Example:
       >>> preassigned().needs
-      ('boundaries', 'labels', 'features')
+      ('boundaries', 'classes', 'features')
     """
     check_positive("scale", scale)
 
@@ -147,7 +147,7 @@ def preassigned(*, scale: float = 1 / 0.07) -> Method:
         order = assigned(sums / jnp.maximum(counts, 1.0)[:, None], s.held)
         return PreassignedState(s.held | (counts > 0)), ts._replace(frozen=ts.frozen | {"targets": targets[order]})
 
-    return Method("preassigned", init=init, begin=begin, model=model, needs=("boundaries", "labels", "features"))
+    return Method("preassigned", init=init, begin=begin, model=model, needs=("boundaries", "classes", "features"))
 
 
 def assigned(similarity: jax.Array, held: jax.Array) -> jax.Array:
@@ -183,7 +183,7 @@ def pseudo_classes(*views: Callable[[jax.Array], jax.Array]) -> Method:
 
     Example:
       >>> pseudo_classes(lambda inputs: -inputs).needs
-      ('boundaries', 'labels', 'features')
+      ('boundaries', 'classes', 'features')
     """
     if not views:
         raise ValueError("pseudo_classes expects at least one view, got none.")
@@ -236,7 +236,7 @@ def pseudo_classes(*views: Callable[[jax.Array], jax.Array]) -> Method:
             longer = append_rows(longer, batch | new)
         return longer
 
-    needs = ("boundaries", "labels", "features")
+    needs = ("boundaries", "classes", "features")
     return Method("pseudo_classes", init=init, augment=augment, model=model, problem=problem, needs=needs)
 
 
@@ -262,7 +262,7 @@ def contrast(lam: float = 1.0, temperature: float = 0.1) -> Method:
 
     Example:
       >>> contrast(0.5).needs
-      ('labels', 'features')
+      ('classes', 'features')
     """
     check_non_negative("lam", lam)
     check_positive("temperature", temperature)
@@ -275,7 +275,7 @@ def contrast(lam: float = 1.0, temperature: float = 0.1) -> Method:
         each = supervised_contrastive(ctx.outputs.features, labels, s.temperature, weights > 0)
         return s.lam * weighted_mean(each, weights), {}
 
-    return Method("contrast", init=init, loss=loss, needs=("labels", "features"))
+    return Method("contrast", init=init, loss=loss, needs=("classes", "features"))
 
 
 def subnetwork(train: str | None = None, *, rate: float = 1.0) -> Method:

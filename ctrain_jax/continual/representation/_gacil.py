@@ -53,7 +53,7 @@ def gacil(width: int = 2048, *, gamma: float = 0.1, train: bool = False) -> Meth
 
     Example:
       >>> gacil(1024).needs
-      ('boundaries', 'labels', 'features')
+      ('boundaries', 'classes', 'features')
     """
     check_positive("gamma", gamma)
     check_size("width", width)
@@ -91,6 +91,6 @@ def gacil(width: int = 2048, *, gamma: float = 0.1, train: bool = False) -> Meth
         update=update,
         end=end,
         predict=predict,
-        needs=("boundaries", "labels", "features"),
+        needs=("boundaries", "classes", "features"),
     )
     return method if train else method._replace(optimizer=lambda tx: optax.set_to_zero())

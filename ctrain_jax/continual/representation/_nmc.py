@@ -42,7 +42,7 @@ def nmc(*, metric: str = "l2", train: bool = False, fill: str = "step") -> Metho
 
     Example:
       >>> nmc().needs
-      ('labels', 'features')
+      ('classes', 'features')
     """
     check_choice("metric", metric, ("l2", "cosine"))
     check_choice("fill", fill, ("step", "end"))
@@ -83,7 +83,7 @@ def nmc(*, metric: str = "l2", train: bool = False, fill: str = "step") -> Metho
         init=init,
         update=update,
         predict=predict,
-        needs=("labels", "features"),
+        needs=("classes", "features"),
     )
     if fill == "end":
         method = method._replace(end=end, needs=("boundaries", *method.needs))

@@ -75,7 +75,7 @@ def prd(
 
     Example:
       >>> prd().needs
-      ('boundaries', 'labels', 'features')
+      ('boundaries', 'classes', 'features')
     """
     check_non_negative("beta", beta)
     check_non_negative("alpha", alpha)
@@ -117,7 +117,7 @@ def prd(
         loss=loss,
         model=by_cosines("prd"),
         problem=unasked,
-        needs=("boundaries", "labels", "features"),
+        needs=("boundaries", "classes", "features"),
     )
 
 

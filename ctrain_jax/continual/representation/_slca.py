@@ -87,7 +87,7 @@ def slca(
 
     Example:
       >>> slca(covariance="diagonal").needs
-      ('boundaries', 'labels', 'features')
+      ('boundaries', 'classes', 'features')
     """
     check_non_negative("scale", scale)
     if steps != 0:
@@ -139,5 +139,5 @@ def slca(
         end=end,
         predict=predict,
         optimizer=after(optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), slow)),
-        needs=("boundaries", "labels", "features"),
+        needs=("boundaries", "classes", "features"),
     )
