@@ -65,7 +65,7 @@ def expert_gate(*, code: int = 100, temperature: float = 2.0, learning_rate: flo
 
     Example:
       >>> expert_gate(code=50).needs
-      ('boundaries',)
+      ('boundaries', 'classes')
     """
     check_size("code", code)
     check_positive("temperature", temperature)

@@ -81,7 +81,7 @@ def augmentation(
 
     Example:
       >>> augmentation(crop=2, mixup=0.2).needs
-      ('labels',)
+      ('classes',)
     """
     if crop != 0:
         ops.check_size("crop", crop)
