@@ -50,7 +50,7 @@ SCENARIOS = (
 )
 ARRIVALS = ("joint", "cumulative", "power_law")
 SOURCES = ("digits", "fashion_mnist", "hyperplane", "sea", "text", "tfds")
-MODELS = ("CNN", "GPT", "MLP", "ResNet18", "ViT")
+MODELS = ("CNN", "GPT", "MLP", "ResNet18", "TwoTower", "ViT")
 TOP = (
     "name",
     "seed",

@@ -59,7 +59,7 @@ from ctrain_jax.continual.replay import (
     uer,
     wa,
 )
-from ctrain_jax.continual.representation import cat, fetril, fscil_tricks, gacil, lingocl, nmc, prd, slca
+from ctrain_jax.continual.representation import cat, ctp, fetril, fscil_tricks, gacil, lingocl, nmc, prd, slca
 
 __all__ = [
     "adaptive_ema",
@@ -69,6 +69,7 @@ __all__ = [
     "binary_variational",
     "cat",
     "clr",
+    "ctp",
     "der",
     "derpp",
     "dkvb",

@@ -6,6 +6,7 @@ from ctrain_jax.models._gpt import GPT
 from ctrain_jax.models._load_vit import load_vit
 from ctrain_jax.models._mlp import MLP
 from ctrain_jax.models._resnet import ResNet18
+from ctrain_jax.models._two_tower import TwoTower
 from ctrain_jax.models._vit import ViT
 
-__all__ = ["CNN", "GPT", "MLP", "Conv", "ResNet18", "ViT", "load_vit"]
+__all__ = ["CNN", "GPT", "MLP", "Conv", "ResNet18", "TwoTower", "ViT", "load_vit"]

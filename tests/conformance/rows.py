@@ -25,6 +25,9 @@ def shaped(name, *shape):
     return core.Method(name, augment=augment, model=model)
 
 
+# A method that learns pairs brings a model that places both views of a row.
+PAIRS = core.Method("pairs", model=lambda _: core.from_linen(models.TwoTower(6, hidden=(8,))))
+
 RGB, GREY, ROWS = shaped("rgb", 2, 2, 3), shaped("grey", 4, 3), shaped("rows", 12)
 
 
@@ -56,6 +59,7 @@ METHODS = {
     "cat": [lambda: continual.cat(2)],
     "checkfree": [lambda: core.chain(STAGES, fault.checkfree(0.3, stages="dense_"))],
     "clr": [lambda: on_convolutions(continual.clr(3))],
+    "ctp": [lambda: core.chain(PAIRS, continual.ctp(temperature=0.3, queue=12))],
     "der": [lambda: continual.der(20), lambda: continual.der(20, policy="class_balanced", batch_size=12)],
     "derpp": [lambda: continual.derpp(20), lambda: continual.derpp(20, policy="class_balanced", batch_size=12)],
     "dkvb": [

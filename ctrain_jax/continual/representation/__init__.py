@@ -1,6 +1,7 @@
 """Fixed features and statistics that do not forget."""
 
 from ctrain_jax.continual.representation._cat import CatState, cat
+from ctrain_jax.continual.representation._ctp import CtpState, ctp
 from ctrain_jax.continual.representation._fetril import FetrilState, fetril
 from ctrain_jax.continual.representation._fscil_tricks import (
     ContrastState,
@@ -22,6 +23,7 @@ from ctrain_jax.continual.representation._slca import SlcaState, slca
 __all__ = [
     "CatState",
     "ContrastState",
+    "CtpState",
     "FetrilState",
     "GacilState",
     "NmcState",
@@ -31,6 +33,7 @@ __all__ = [
     "SubnetworkState",
     "cat",
     "contrast",
+    "ctp",
     "fetril",
     "fscil_tricks",
     "gacil",
