@@ -5,5 +5,6 @@ from ctrain_jax.peft._lae import lae
 from ctrain_jax.peft._lora import lora
 from ctrain_jax.peft._mora import mora
 from ctrain_jax.peft._prefix import prefix
+from ctrain_jax.peft._sema import sema
 
-__all__ = ["jare", "lae", "lora", "mora", "prefix"]
+__all__ = ["jare", "lae", "lora", "mora", "prefix", "sema"]
