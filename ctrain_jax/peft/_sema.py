@@ -195,23 +195,13 @@ def sema(
             return {layer: old + weights @ powers[layer] for layer, old in sums.items()}
 
         sums = ctx.scan(weigh, {layer: jnp.zeros(2) for layer in parts}, size=256)
-        descriptors = {}
-        for layer, old in s.descriptors.items():
+        descriptors, bank = {}, {}
+        for layer, own in ts.params["new"].items():
+            place = counts[layer], opened[layer]
             mean, square = sums[layer] / ctx.experience.size
-            new = Descriptor(*parts[layer], mean, jax.lax.rsqrt(jnp.maximum(square - mean**2, 1e-6 * square + 1e-30)))
-            descriptors[layer] = jax.tree.map(
-                lambda bank, leaf, at=counts[layer], grown=opened[layer]: jnp.where(grown, bank.at[at].set(leaf), bank),
-                old,
-                new,
-            )
-        bank = {
-            layer: jax.tree.map(
-                lambda old, leaf, at=counts[layer], grown=opened[layer]: jnp.where(grown, old.at[at].set(leaf), old),
-                ts.frozen["bank"][layer],
-                own,
-            )
-            for layer, own in ts.params["new"].items()
-        }
+            scale = jax.lax.rsqrt(jnp.maximum(square - mean**2, 1e-6 * square + 1e-30))
+            descriptors[layer] = _put(s.descriptors[layer], Descriptor(*parts[layer], mean, scale), *place)
+            bank[layer] = _put(ts.frozen["bank"][layer], own, *place)
         counts = {layer: count + opened[layer] for layer, count in counts.items()}
         closed = {layer: jnp.bool_(False) for layer in opened}
         frozen = ts.frozen | {"bank": bank, "count": counts, "open": closed}
@@ -240,6 +230,11 @@ def deviations(descriptor: Descriptor, x: jax.Array) -> jax.Array:
     """By how many deviations the error of a row is not what a module is used to: [B, K] of x [B, d]."""
     errors = jax.vmap(error, (0, 0, None), 1)(descriptor.centre, descriptor.basis, x)
     return jnp.abs(errors - descriptor.mean) * descriptor.scale
+
+
+def _put(bank: Any, own: Any, at: jax.Array, grown: jax.Array) -> Any:
+    """The bank [K, ...] with a module in one slot, if the layer grew."""
+    return jax.tree.map(lambda old, leaf: jnp.where(grown, old.at[at].set(leaf), old), bank, own)
 
 
 def _mean(x: jax.Array) -> jax.Array:

@@ -78,19 +78,23 @@ def test_a_row_is_given_the_mixture_of_the_modules_that_are_there():
 
 
 def test_slots_that_are_not_there_have_no_gradient():
+    """One of three is there, and a module is trained or is not."""
     _, start, *_, apply = parts()
-    moved = jax.tree.map(lambda x: x + 0.3, start.params)
+    own, bank = (jax.tree.map(lambda x: x + 0.3, x[LAYER]) for x in (start.params["new"], start.frozen["bank"]))
 
-    def answer(new, count, opened):
-        frozen = start.frozen | {"bank": {LAYER: new}, "count": {LAYER: count}, "open": {LAYER: opened}}
-        return apply(core.Variables(moved, start.model_state, frozen), rows_of(0))[0].logits.sum()
+    @jax.jit
+    @jax.grad
+    def slopes(modules, opened):
+        bank, own = modules
+        frozen = start.frozen | {"bank": {LAYER: bank}, "count": {LAYER: jnp.int32(1)}, "open": {LAYER: opened}}
+        params = start.params | {"new": {LAYER: own}}
+        return apply(core.Variables(params, start.model_state, frozen), rows_of(0))[0].logits.sum()
 
-    bank, slope = jax.tree.map(lambda x: x + 0.2, start.frozen["bank"][LAYER]), jax.jit(jax.grad(answer))
-    grads = slope(bank, jnp.int32(1), jnp.bool_(False))
-    sizes = {name: np.abs(leaf).reshape(3, -1).max(1) for name, leaf in grads.items()}
-    assert all(np.all(size[1:] == 0) for size in sizes.values()) and sizes["up"][0] > 0 and sizes["down"][0] > 0
-    both = slope(bank, jnp.int32(1), jnp.bool_(True))
-    assert np.abs(both["router"][0]).max() > 0  # the slot that is trained is put at 1, and the router has a choice
+    for opened in (False, True):
+        kept, trained = slopes((bank, own), jnp.bool_(opened))
+        for name, leaf in kept.items():
+            assert np.all(leaf[1:] == 0) and np.any(leaf[0] != 0) == (opened or "router" not in name)
+        assert all(np.any(leaf != 0) == opened for leaf in trained.values())
 
 
 def test_a_layer_grows_where_the_errors_of_all_descriptors_are_unusual(growing):
