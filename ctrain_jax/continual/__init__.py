@@ -36,6 +36,7 @@ from ctrain_jax.continual.regularization import (
     mas,
     ovor,
     rwalk,
+    selfless,
     si,
     task_free_mas,
 )
@@ -113,6 +114,7 @@ __all__ = [
     "reinitialize",
     "rwalk",
     "scr",
+    "selfless",
     "sharp",
     "si",
     "supsup",

@@ -133,10 +133,14 @@ METHODS = {
             20, temperature=0.5, batch_size=12, policy="class_balanced", augment_fn=lambda rng, x: -x
         ),
     ],
+<<<<<<< HEAD
     # Further from the first experience than the second one is, and nearly far enough for a module of its own.
     "sema": [
         lambda: peft.sema("Dense_0", max_modules=2, bottleneck=4, code=3, threshold=8.6, train="^head"),
     ],
+=======
+    "selfless": [lambda: continual.selfless(0.1)],
+>>>>>>> c13f66a (Selfless: units that are active together inhibit each other, for chains with mas or ewc)
     "sharp": [
         lambda: on_layers(continual.sharp("dense_1", size=12, recent=2, share=0.6, period=6, every=3, rows=20)),
     ],

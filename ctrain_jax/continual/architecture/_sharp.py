@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 
 from ctrain_jax.continual._head import check_head, unasked
+from ctrain_jax.continual._units import balanced, given_to_layers, most_active, order_of_layers
 from ctrain_jax.continual.architecture._tasks import name_of, named, only, progress
-from ctrain_jax.continual.architecture._units import balanced, given_to_layers, most_active, order_of_layers
 from ctrain_jax.core import Context, Method, PyTree, TrainState, tag, weighted_mean
 from ctrain_jax.losses import supervised_contrastive
 from ctrain_jax.ops import (
@@ -215,7 +215,7 @@ def sharp(
         labels = jnp.where(last[:, None] >= 0, s.labels[last], none).reshape(-1)[at]
         dummy = jnp.zeros((num, *batch["inputs"].shape[1:]))
         old, given = given_to_layers(ctx, params, dummy, {layer: s.hidden.reshape(held, -1)[at]})
-        features = jnp.concatenate([ctx.outputs.features, old])
+        features = jnp.concatenate([ctx.outputs.features, old.features])
         features = jnp.where(s.ages[list(given)[-2]] != FREE, features, 0)
         labels = jnp.concatenate([batch["labels"], labels])
         weights = jnp.concatenate([batch["weights"], labels[-num:] < none])
@@ -241,13 +241,13 @@ def sharp(
         again, _ = given_to_layers(ctx, ts.params, dummy, {layer: s.hidden.reshape(recent * size, -1)})
         last = _slots(index - 1, recent)
         features = s.features.at[jnp.where(last >= 0, last, len(s.features))].set(
-            again.reshape(recent, size, -1), mode="drop"
+            again.features.reshape(recent, size, -1), mode="drop"
         )
         return s._replace(
             ages=ages,
             hidden=s.hidden.at[index % recent].set(given[layer]),
             labels=s.labels.at[index].set(labels[place]),
-            features=features.at[index].set(kept),
+            features=features.at[index].set(kept.features),
             units=s.units.at[index].set(ages[list(given)[-2]] > CHOSEN),
         ), ts
 

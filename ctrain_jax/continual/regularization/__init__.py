@@ -12,6 +12,7 @@ from ctrain_jax.continual.regularization._lwf import LwfState, lwf
 from ctrain_jax.continual.regularization._mas import MasState, mas
 from ctrain_jax.continual.regularization._ovor import OvorState, ovor
 from ctrain_jax.continual.regularization._rwalk import RwalkState, rwalk
+from ctrain_jax.continual.regularization._selfless import SelflessState, selfless
 from ctrain_jax.continual.regularization._si import SiState, si
 from ctrain_jax.continual.regularization._task_free_mas import TaskFreeMasState, task_free_mas
 
@@ -24,6 +25,7 @@ __all__ = [
     "MasState",
     "OvorState",
     "RwalkState",
+    "SelflessState",
     "SiState",
     "TaskFreeMasState",
     "binary_variational",
@@ -35,6 +37,7 @@ __all__ = [
     "mas",
     "ovor",
     "rwalk",
+    "selfless",
     "si",
     "task_free_mas",
 ]

@@ -5,15 +5,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ctrain_jax.core import Context, PyTree
+from ctrain_jax.core import Context, Outputs, PyTree
 
 Layers = dict[str, jax.Array]
 
 
 def given_to_layers(
     ctx: Context, params: PyTree, inputs: jax.Array, instead: Layers | None = None, **options: PyTree
-) -> tuple[jax.Array, Layers]:
-    """Features of the network, and what its dense layers were given, in their order; `instead` stands in for some."""
+) -> tuple[Outputs, Layers]:
+    """What the network answers, and what its dense layers were given, in their order; `instead` stands in for some."""
     import flax.linen as nn
 
     given: Layers = {}
@@ -28,8 +28,7 @@ def given_to_layers(
 
     with nn.intercept_methods(watch):
         outputs, _ = ctx.forward(params, inputs, **options)
-    features: Any = outputs.features
-    return features, given
+    return outputs, given
 
 
 def order_of_layers(ctx: Context, params: PyTree) -> list[str]:
