@@ -133,23 +133,20 @@ METHODS = {
             20, temperature=0.5, batch_size=12, policy="class_balanced", augment_fn=lambda rng, x: -x
         ),
     ],
-<<<<<<< HEAD
     # Further from the first experience than the second one is, and nearly far enough for a module of its own.
     "sema": [
         lambda: peft.sema("Dense_0", max_modules=2, bottleneck=4, code=3, threshold=8.6, train="^head"),
     ],
-=======
     "selfless": [lambda: continual.selfless(0.1)],
->>>>>>> c13f66a (Selfless: units that are active together inhibit each other, for chains with mas or ewc)
     "sharp": [
         lambda: on_layers(continual.sharp("dense_1", size=12, recent=2, share=0.6, period=6, every=3, rows=20)),
     ],
     "si": [lambda: continual.si(1.0)],
-    "supsup": [lambda: continual.supsup(3, density=0.3)],
     "slca": [
         lambda: continual.slca(0.1, steps=5, samples=4),
         lambda: continual.slca(steps=5, samples=2, covariance="diagonal"),
     ],
+    "supsup": [lambda: continual.supsup(3, density=0.3)],
     "task_free_mas": [lambda: continual.task_free_mas(0.5, size=5, window=2, mean=9.0, variance=9.0)],
     "three_way": [lambda: continual.three_way(24, ratios=(2.0, 1.0, 1.0))],
     "uer": [lambda: continual.uer(20), lambda: continual.uer(20, policy="class_balanced", batch_size=12)],
