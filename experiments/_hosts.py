@@ -13,6 +13,7 @@ import numpy as np
 from absl import flags
 
 from ctrain_jax import core
+from ctrain_jax.ops import check_pattern
 from experiments import _build, _cli
 
 
@@ -89,9 +90,9 @@ def rules(patterns: Sequence[str]) -> tuple[tuple[str, jax.sharding.PartitionSpe
         match = re.fullmatch(r"(.*?)(?::(\d+))?", given)
         pattern, axis = (match[1], int(match[2] or 0)) if match else (given, 0)
         try:
-            re.compile(pattern)
-        except re.error as error:
-            raise _build.ConfigError(f"--shard expects a regular expression, got {pattern!r}: {error}.") from error
+            check_pattern("--shard", pattern)
+        except ValueError as error:
+            raise _build.ConfigError(str(error)) from error
         found.append((pattern, jax.sharding.PartitionSpec(*[None] * axis, "data")))
     return tuple(found)
 

@@ -129,6 +129,8 @@ WRONG = {
     "numbers for classes": (lambda: make(continual.nmc(), model=module(models.MLP(1)), stream=drifting()), ValueError, "nmc needs classes, got labels float32[24] and logits [4, 1]: give a stream whose labels are whole numbers [N], and a model that answers logits [B, C]."),
     "classes that are hidden": (lambda: make(continual.nmc(), stream=split()._replace(labels=False)), ValueError, "nmc needs labels, which arrays_class_incremental hides: use a method that learns without."),
     "a number for each of four": (lambda: run(stream=drifting()), ValueError, "Regression expects a number of the model for each number of a label, got logits [4, 4] and labels [4]"),
+    "a pattern that is none": (lambda: continual.gpm(train="("), ValueError, "train expects a regular expression, got '(': missing ), unterminated subpattern at position 0."),
+    "a leaf for a pattern": (lambda: peft.lora(2, match=3), ValueError, "match expects a regular expression, got 3: give a string."),
     "no head": (lambda: start(continual.lucir(2), model=module(nn.Sequential([nn.Dense(4)]))), ValueError, "lucir expects the last layer as params['head'] with a kernel [D, C], got layers_0: name it 'head'."),
     "no kernel": (lambda: start(continual.gpm(), model=MATRIX), ValueError, "gpm protects kernels of Dense and two-dimensional Conv layers of linen models, outside of nn.remat and nn.scan, got no kernel: use a model of such layers, or name other kernels in train."),
     "no attention": (lambda: peft.prefix(2)(module(Bare())).init(jax.random.key(0), X), ValueError, "prefix reaches flax.linen.MultiHeadDotProductAttention, and the model calls none: use a transformer such as models.ViT."),

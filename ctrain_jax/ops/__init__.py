@@ -3,7 +3,14 @@
 from ctrain_jax.ops._augment import color_jitter, random_crop, random_flip
 from ctrain_jax.ops._bilinear import bilinear
 from ctrain_jax.ops._buffers import Buffer, BufferState, class_balanced, greedy_balanced, reservoir, ring, wait_for
-from ctrain_jax.ops._checks import check_choice, check_fraction, check_non_negative, check_positive, check_size
+from ctrain_jax.ops._checks import (
+    check_choice,
+    check_fraction,
+    check_non_negative,
+    check_pattern,
+    check_positive,
+    check_size,
+)
 from ctrain_jax.ops._class_gaussians import ClassGaussians, add_to_gaussians, class_gaussians, gaussian_sampler
 from ctrain_jax.ops._density import erk_density
 from ctrain_jax.ops._each_row import each_row, labeled_features
@@ -38,6 +45,7 @@ __all__ = [
     "check_choice",
     "check_fraction",
     "check_non_negative",
+    "check_pattern",
     "check_positive",
     "check_size",
     "class_balanced",

@@ -1,5 +1,6 @@
 """Checks of arguments, shared by all factories: one sentence that says what was expected and what came."""
 
+import re
 from collections.abc import Callable, Collection
 from numbers import Integral
 from typing import Any
@@ -103,6 +104,32 @@ def check_size(name: str, value: Any) -> None:
         raise ValueError(f"{name} expects a whole number of at least 1, got {value!r}.")
     if int(value) >= 2**31:
         raise ValueError(f"{name} expects a whole number below 2**31, got {value}.")
+
+
+def check_pattern(name: str, value: Any) -> None:
+    """Raises unless `value` is a regular expression, or None where an argument may be left out.
+
+    Args:
+        name: the argument's name.
+        value: a pattern of names of parameters.
+
+    Raises:
+        ValueError: no string, or one that `re` does not read.
+
+    Example:
+        >>> check_pattern("train", "(head")
+        Traceback (most recent call last):
+        ...
+        ValueError: train expects a regular expression, got '(head': missing ), unterminated subpattern at position 0.
+    """
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise ValueError(f"{name} expects a regular expression, got {value!r}: give a string.")
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"{name} expects a regular expression, got {value!r}: {error}.") from error
 
 
 def _check(name: str, value: Any, holds: Callable[[Any], Any], expected: str, advice: str) -> None:

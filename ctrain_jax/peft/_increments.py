@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ctrain_jax.core import Context, Method, Model, PyTree, TrainState, Variables
-from ctrain_jax.ops import check_size, permute_index, restart, unit
+from ctrain_jax.ops import check_pattern, check_size, permute_index, restart, unit
 from ctrain_jax.peft._base import adapted, beside_dense, check_dense, dense_layers, frozen_base
 
 Frozen = dict[str, PyTree]
@@ -45,6 +45,8 @@ def increments(
       `task`, the number of this experience.
     """
     check_size("num_tasks", num_tasks)
+    check_pattern("match", match)
+    check_pattern("train", train)
     check_size("rank", rank)
 
     def model(inner):

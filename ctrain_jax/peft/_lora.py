@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from ctrain_jax.core import Model, ModelTransform
-from ctrain_jax.ops import check_choice, check_positive, check_size, matrix_shape
+from ctrain_jax.ops import check_choice, check_pattern, check_positive, check_size, matrix_shape
 from ctrain_jax.peft._base import adapted, beside_dense, check_dense, dense_layers, frozen_base, name_of
 
 
@@ -62,6 +62,8 @@ def lora(
       Hu et al. 2022, arXiv 2106.09685.
     """
     check_size("rank", rank)
+    check_pattern("match", match)
+    check_pattern("train", train)
     check_positive("alpha", rank if alpha is None else alpha)
     check_choice("form", form, ("intercept", "tree"))
     scale = 1.0 if alpha is None else alpha / rank

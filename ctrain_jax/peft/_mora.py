@@ -61,8 +61,9 @@ def mora(
       base and the ranks of all.
 
     Raises:
-      ValueError: `num_tasks`, `rank` or `budget` below 1, `alpha` or `temperature` not above 0; when a learner is made,
-        a pattern that finds nothing, a kernel of no dense layer, or more experiences than `num_tasks`.
+      ValueError: `num_tasks`, `rank` or `budget` below 1, `alpha` or `temperature` not above 0, a `threshold` outside
+        of [-1, 1]; when a learner is made, a pattern that finds nothing, a kernel of no dense layer, or more
+        experiences than `num_tasks`.
 
     Example:
       >>> mora(5, 4, budget=4).needs
@@ -74,6 +75,8 @@ def mora(
     check_size("budget", budget)
     check_positive("alpha", alpha)
     check_positive("temperature", temperature)
+    if not isinstance(threshold, jax.core.Tracer) and not -1 <= threshold <= 1:
+        raise ValueError(f"threshold must be between -1 and 1, got {threshold!r}: it is one of cosines.")
 
     def keep(model, variables, inputs):
         values = {"alpha": alpha, "temperature": temperature, "threshold": threshold}

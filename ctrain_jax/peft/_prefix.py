@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ctrain_jax.core import Model, ModelTransform
-from ctrain_jax.ops import check_positive, check_size
+from ctrain_jax.ops import check_pattern, check_positive, check_size
 from ctrain_jax.peft._base import frozen_base, probe
 
 
@@ -46,6 +46,7 @@ def prefix(length: int, *, train: str | None = None, stddev: float = 0.02) -> Mo
       Li and Liang 2021, arXiv 2101.00190.
     """
     check_size("length", length)
+    check_pattern("train", train)
     check_positive("stddev", stddev)
 
     def transform(model: Model) -> Model:

@@ -131,6 +131,7 @@ def test_no_two_new_ranks_start_alike_and_none_at_nothing():
         ({"budget": 0}, "budget expects a whole number of at least 1, got 0"),
         ({"budget": 1, "temperature": 0.0}, "temperature must be above 0, got 0.0"),
         ({"budget": 1, "alpha": 0.0}, "alpha must be above 0, got 0.0"),
+        ({"budget": 1, "threshold": 1.5}, "threshold must be between -1 and 1, got 1.5"),
     ],
 )
 def test_wrong_use_is_refused(options, sentence):

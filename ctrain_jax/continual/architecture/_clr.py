@@ -28,7 +28,7 @@ from ctrain_jax.continual.architecture._tasks import (
     named,
 )
 from ctrain_jax.core import Method, Model, Variables
-from ctrain_jax.ops import check_choice, check_size, restart
+from ctrain_jax.ops import check_choice, check_pattern, check_size, restart
 
 NORM_AND_HEAD = r"(?i:norm)|^head\b"
 
@@ -71,6 +71,7 @@ def clr(num_tasks: int, *, size: int = 3, pointwise: str = "none", own: str = NO
     """
     check_size("num_tasks", num_tasks)
     check_size("size", size)
+    check_pattern("own", own)
     if size % 2 == 0:
         raise ValueError(f"clr: size expects an odd number, got {size}: a kernel has a centre.")
     check_choice("pointwise", pointwise, ("none", "scale", "kernel"))

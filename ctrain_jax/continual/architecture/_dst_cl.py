@@ -21,7 +21,16 @@ import jax.numpy as jnp
 from ctrain_jax.continual.architecture._isolation import Named, Parts, isolated
 from ctrain_jax.continual.architecture._tasks import check_count, check_rows, check_tasks, only, progress
 from ctrain_jax.core import Method
-from ctrain_jax.ops import check_choice, check_fraction, check_positive, check_size, erk_density, restart, top_k_mask
+from ctrain_jax.ops import (
+    check_choice,
+    check_fraction,
+    check_pattern,
+    check_positive,
+    check_size,
+    erk_density,
+    restart,
+    top_k_mask,
+)
 
 
 class DstClState(NamedTuple):
@@ -80,6 +89,8 @@ def dst_cl(
       ('task', 'boundaries')
     """
     check_size("num_tasks", num_tasks)
+    check_pattern("match", match)
+    check_pattern("own", own)
     check_positive("density", density)
     check_fraction("density", density)
     check_choice("layers", layers, ("erk", "uniform"))

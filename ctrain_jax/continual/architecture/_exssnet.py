@@ -62,7 +62,7 @@ def exssnet(
       >>> exssnet(5, density=0.05).needs
       ('task', 'boundaries')
     """
-    check_masks(num_tasks, density, weights)
+    check_masks(num_tasks, density, weights, match)
     check_fraction("mask_share", mask_share)
 
     def init(rng, params, ctx):

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from ctrain_jax.continual.architecture._isolation import Parts, isolated
 from ctrain_jax.continual.architecture._tasks import check_rows, check_tasks, only, progress
 from ctrain_jax.core import Method
-from ctrain_jax.ops import check_fraction, check_size, restart, top_k_mask
+from ctrain_jax.ops import check_fraction, check_pattern, check_size, restart, top_k_mask
 
 FREE = jnp.iinfo(jnp.int32).max  # of `frozen["owner"]`
 
@@ -79,6 +79,8 @@ def packnet(
       ('task', 'boundaries')
     """
     check_size("num_tasks", num_tasks)
+    check_pattern("match", match)
+    check_pattern("own", own)
     check_fraction("share", share)
     check_fraction("retrain_share", retrain_share)
     parts = Parts(match, own)

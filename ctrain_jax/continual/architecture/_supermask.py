@@ -21,6 +21,7 @@ from ctrain_jax.core import Context, Model, TrainState, Variables
 from ctrain_jax.ops import (
     check_choice,
     check_fraction,
+    check_pattern,
     check_positive,
     check_size,
     restart,
@@ -31,12 +32,13 @@ from ctrain_jax.ops import (
 Named = dict[str, jax.Array]
 
 
-def check_masks(num_tasks: int, density: float, weights: str) -> None:
+def check_masks(num_tasks: int, density: float, weights: str, match: str) -> None:
     """Arguments that both have."""
     check_size("num_tasks", num_tasks)
     check_positive("density", density)
     check_fraction("density", density)
     check_choice("weights", weights, ("signed", "model"))
+    check_pattern("match", match)
 
 
 def masked(

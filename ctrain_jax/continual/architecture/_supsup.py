@@ -48,7 +48,7 @@ def supsup(num_tasks: int, *, density: float = 0.1, weights: str = "signed", mat
       >>> supsup(5).needs
       ('task', 'boundaries')
     """
-    check_masks(num_tasks, density, weights)
+    check_masks(num_tasks, density, weights, match)
 
     def init(rng, params, ctx):
         check_tasks("supsup", num_tasks, ctx)

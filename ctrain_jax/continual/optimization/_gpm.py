@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from ctrain_jax.continual.optimization._bases import empty_bases, fill, layer_inputs, protect, rows_at
 from ctrain_jax.core import Method, PyTree
-from ctrain_jax.ops import check_fraction, check_non_negative, check_size
+from ctrain_jax.ops import check_fraction, check_non_negative, check_pattern, check_size
 
 
 class GpmState(NamedTuple):
@@ -75,6 +75,7 @@ def gpm(
     check_fraction("threshold", threshold)
     check_non_negative("growth", growth)
     check_size("rows", rows)
+    check_pattern("train", train)
     if max_rank is not None:
         check_size("max_rank", max_rank)
 

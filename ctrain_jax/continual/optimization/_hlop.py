@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from ctrain_jax.continual.optimization._bases import empty_bases, fill, layer_inputs, name_of, protect, rows_at
 from ctrain_jax.core import Method, PyTree
-from ctrain_jax.ops import check_fraction, check_positive, check_size
+from ctrain_jax.ops import check_fraction, check_pattern, check_positive, check_size
 
 
 class HlopState(NamedTuple):
@@ -71,6 +71,7 @@ def hlop(
       'hlop'
     """
     check_size("rank", rank)
+    check_pattern("train", train)
     check_size("iterations", iterations)
     check_positive("lr", lr)
     check_fraction("momentum", momentum)

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import optax
 
 from ctrain_jax.core import Method, PyTree, after
-from ctrain_jax.ops import check_fraction, matrix_shape
+from ctrain_jax.ops import check_fraction, check_pattern, matrix_shape
 
 
 class OsfState(NamedTuple):
@@ -67,7 +67,8 @@ def osf(keep: float | Mapping[str, float] = 0.5, *, pretrained: bool = False) ->
       'osf'
     """
     shares = dict(keep) if isinstance(keep, Mapping) else {r"kernel$": keep}
-    for share in shares.values():
+    for pattern, share in shares.items():
+        check_pattern("keep", pattern)
         check_fraction("keep", share)
 
     def pattern_of(path):

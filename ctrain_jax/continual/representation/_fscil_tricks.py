@@ -24,7 +24,15 @@ from ctrain_jax.continual.representation._lingocl import lingocl
 from ctrain_jax.continual.representation._nmc import nmc
 from ctrain_jax.core import Method, Model, chain, weighted_mean
 from ctrain_jax.losses import supervised_contrastive
-from ctrain_jax.ops import LinearHead, append_rows, check_non_negative, check_positive, simplex_targets, unit
+from ctrain_jax.ops import (
+    LinearHead,
+    append_rows,
+    check_non_negative,
+    check_pattern,
+    check_positive,
+    simplex_targets,
+    unit,
+)
 
 
 class PreassignedState(NamedTuple):
@@ -296,6 +304,7 @@ def subnetwork(train: str | None = None, *, rate: float = 1.0) -> Method:
       ('boundaries',)
     """
     check_non_negative("rate", rate)
+    check_pattern("train", train)
 
     def learns(path):
         return train is not None and re.search(train, jax.tree_util.keystr(path, simple=True, separator="."))
