@@ -7,6 +7,7 @@ from ctrain_jax.optim._project_gem import project_gem
 from ctrain_jax.optim._project_gpm import project_gpm
 from ctrain_jax.optim._refined_linear_decay import last_iterate, record_gradient_norms, refined_linear_decay
 from ctrain_jax.optim._sam import sam
+from ctrain_jax.optim._scale_by_session import scale_by_session
 
 __all__ = [
     "diffgrad",
@@ -19,4 +20,5 @@ __all__ = [
     "refined_linear_decay",
     "sam",
     "scale_by_diffgrad",
+    "scale_by_session",
 ]

@@ -186,6 +186,7 @@ OPTIMIZERS = {
         )
     ],
     "record_gradient_norms": [lambda: optim.record_gradient_norms(2), lambda: optim.record_gradient_norms(4, ord=1)],
+    "scale_by_session": [lambda: optim.scale_by_session([2, 1], [3, 2])],
     "sam": [(lambda: optim.sam(optax.sgd(0.1, momentum=0.9)), lambda params: {"grad_fn": jax.grad(optax.tree.norm)})],
     "scale_by_diffgrad": [lambda: optim.scale_by_diffgrad(0.8, 0.9, 1e-4, 1e-6)],
 }
