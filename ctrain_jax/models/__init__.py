@@ -1,5 +1,6 @@
 """Networks: flax.linen modules whose call is `(inputs, train=False) -> Outputs(logits, features)`."""
 
+from ctrain_jax.models._clip import Clip
 from ctrain_jax.models._cnn import CNN
 from ctrain_jax.models._conv import Conv
 from ctrain_jax.models._gpt import GPT
@@ -9,4 +10,4 @@ from ctrain_jax.models._resnet import ResNet18
 from ctrain_jax.models._two_tower import TwoTower
 from ctrain_jax.models._vit import ViT
 
-__all__ = ["CNN", "GPT", "MLP", "Conv", "ResNet18", "TwoTower", "ViT", "load_vit"]
+__all__ = ["CNN", "GPT", "MLP", "Clip", "Conv", "ResNet18", "TwoTower", "ViT", "load_vit"]

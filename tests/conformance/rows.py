@@ -41,6 +41,10 @@ def on_layers(method):
     return method._replace(model=lambda _: core.from_linen(models.MLP(6, hidden=(12, 12))))
 
 
+# A transform of two towers brings them: an image tower, and one that reads the names of the classes.
+TWO_TOWERS = core.from_linen(models.Clip(3, ((0, 1), (0, 2), (3, 1)), dim=4, patch=4, width=8, depth=1, heads=2))
+
+
 # {factory: [a method of it]}. More than one row where arguments change what the method keeps or does.
 METHODS = {
     "adaptive_ema": [
@@ -163,6 +167,7 @@ CHAINS = [
 ]
 
 TRANSFORMS = {
+    "cpe_clip": [lambda: lambda _: peft.cpe_clip(2, 1)(TWO_TOWERS)],
     "lora": [lambda: peft.lora(2), lambda: peft.lora(2, form="tree", train="head")],
     "prefix": [lambda: peft.prefix(3), lambda: peft.prefix(2, train="head")],
 }

@@ -1,0 +1,129 @@
+"""CPE-CLIP: prompts of the text tower, and from them by a linear map those of the image tower.
+
+D'Alessandro, Alonso, Calabres and Galar, "Multimodal Parameter-Efficient Few-Shot Class Incremental Learning", ICCV
+workshops 2023, arXiv 2303.04751. Opened: the authors' code (neuraptic/cpe-clip, CoLeLib/models/clip_models.py and
+training/strategies/clip_pe.py); the paper was not. Where we differ: prompts stand in front of all tokens and have no
+place of their own, where theirs stand behind the first token of a text and move the places of the others on, and at the
+end of an image; the map's bias starts at 0.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ctrain_jax.core import Model, ModelTransform
+from ctrain_jax.models._transformer import Block
+from ctrain_jax.ops import check_choice, check_size
+from ctrain_jax.peft._base import frozen_base
+
+TOWERS = ("text", "image")
+
+
+def cpe_clip(
+    length: int = 2, depth: int = 12, *, text: str = "replace", image: str = "accumulate", train: str | None = None
+) -> ModelTransform:
+    r"""Freeze both towers and train `length` vectors for each of their first `depth` blocks, coupled across towers.
+
+    In block :math:`i` the text tower is given the prompts :math:`P_i` in front of its tokens, and the image tower
+    :math:`P_i W + b`. All classes share them, so that a new class adds no parameter. The prompts of a block take the
+    place of what the block before made of its own (`"replace"`), or join it (`"accumulate"`); behind the last block
+    they are dropped.
+
+    The paper trains them in a session on the classes of that session alone, and damps the updates of later sessions:
+    `core.chain(core.Method("cpe_clip", model=peft.cpe_clip()), continual.local_loss())` with
+    `optax.chain(optax.sgd(0.1), optim.scale_by_session(...))`. How to start from a trained base: see `lora`.
+
+    Args:
+      length: prompts of a block; 2 in the authors' code.
+      depth: blocks with prompts; 12 there, which is all of CLIP's.
+      text: "replace" or "accumulate"; the first in the authors' code.
+      image: the same; the second there.
+      train: pattern of base leaves that stay trained themselves; None for none.
+
+    Returns:
+      The transform of a model such as `models.Clip`, whose towers are `text` and `image` and are made of the block of
+      `models`. `params["new"]` is `{"prompts": [depth, length, D], "kernel": [D, E], "bias": [E]}`; `frozen` holds the
+      base.
+
+    Raises:
+      ValueError: `length` or `depth` below 1, another mode; when the model is made, one without such towers, or with
+        fewer blocks than `depth`.
+
+    Example:
+      >>> from ctrain_jax import core, models
+      >>> model = cpe_clip(3, 1)(core.from_linen(models.Clip(2, names=((0,), (1,)), width=8, depth=1, heads=2)))
+      >>> variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 28, 28)))
+      >>> jax.tree.map(jnp.shape, variables.params["new"])
+      {'bias': (8,), 'kernel': (8, 8), 'prompts': (1, 3, 8)}
+    """
+    check_size("length", length)
+    check_size("depth", depth)
+    modes = {"text": text, "image": image}
+    for tower, mode in modes.items():
+        check_choice(tower, mode, ("replace", "accumulate"))
+
+    def transform(model: Model) -> Model:
+        def extend(rng, inputs, base):
+            found = {tower: _blocks(base.params, tower) for tower in TOWERS}
+            if min(found.values()) < depth:
+                raise ValueError(
+                    "cpe_clip expects towers params['text'] and params['image'] of at least depth="
+                    f"{depth} blocks block_0, block_1, ..., got {found}: use models.Clip, or a lower depth."
+                )
+            widths = [base.params[tower]["block_0"]["norm_0"]["scale"].shape[0] for tower in TOWERS]
+            keys, glorot = jax.random.split(rng), jax.nn.initializers.glorot_uniform(batch_axis=0)
+            return {
+                "prompts": glorot(keys[0], (depth, length, widths[0])),
+                "kernel": jax.nn.initializers.lecun_normal()(keys[1], (widths[0], widths[1])),
+                "bias": jnp.zeros(widths[1]),
+            }
+
+        def apply(new, base, inputs, **options):
+            import flax.linen as nn
+
+            prompts = {"text": new["prompts"], "image": new["prompts"] @ new["kernel"] + new["bias"]}
+
+            def add(next_call, args, kwargs, context):
+                module = context.module
+                tower = module.path[0] if module.path else None
+                if not isinstance(module, Block) or context.method_name != "__call__" or tower not in modes:
+                    return next_call(*args, **kwargs)
+                x, mask = _arguments(*args, **kwargs)
+                place, accumulate = int(module.path[-1].removeprefix("block_")), modes[tower] == "accumulate"
+                before, now = (_in_front(place + i, length, depth, accumulate) for i in (0, 1))
+                if place < depth:
+                    own = jnp.broadcast_to(prompts[tower][place].astype(x.dtype), (x.shape[0], length, x.shape[-1]))
+                    x = jnp.concatenate([x[:, : before if accumulate else 0], own, x[:, before:]], axis=1)
+                answer = next_call(x, None if mask is None else _open(mask, now))
+                return answer[:, now:] if place + 1 == _blocks(base.params, tower) else answer
+
+            with nn.intercept_methods(add):
+                return model.apply(base, inputs, **options)
+
+        return frozen_base(model, train, extend, apply)
+
+    return transform
+
+
+def _blocks(params: Any, tower: str) -> int:
+    """How many blocks a tower has."""
+    names = params.get(tower, {}) if isinstance(params, dict) else {}
+    return sum(name.startswith("block_") for name in names)
+
+
+def _in_front(place: int, length: int, depth: int, accumulate: bool) -> int:
+    """How many prompts stand in front of the tokens that a block is given by those before it."""
+    return length * min(place, depth if accumulate else 1)
+
+
+def _arguments(x: jax.Array, mask: jax.Array | None = None) -> tuple[jax.Array, jax.Array | None]:
+    return x, mask
+
+
+def _open(mask: jax.Array, length: int) -> jax.Array:
+    """A mask [B or 1, 1, T, T] behind as many prompts, which see those before them and are seen by all."""
+    own = jnp.broadcast_to(jnp.tri(length, dtype=mask.dtype), (*mask.shape[:-2], length, length))
+    to_tokens = jnp.zeros((*mask.shape[:-2], length, mask.shape[-1]), mask.dtype)
+    to_prompts = jnp.ones((*mask.shape[:-1], length), mask.dtype)
+    return jnp.block([[own, to_tokens], [to_prompts, mask]])
