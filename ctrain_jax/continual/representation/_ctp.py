@@ -74,7 +74,7 @@ def ctp(
       momentum: :math:`m`; 0.9 there.
       first_momentum: that of the first experience; 0.995 there.
       mix: :math:`\mu`; 0.5 there. At 0 the slow network is the usual moving average.
-      queue: keys of rows before the batch; 1024 there, which other stages leave in it when a new one starts.
+      queue: how many keys of rows before the batch are kept, those of an earlier stage too; 1024 there.
 
     Returns:
       The method. Its model answers `[B, 2, D]`, as `models.TwoTower` does. A step costs two more forward passes.
