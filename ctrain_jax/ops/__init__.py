@@ -16,6 +16,7 @@ from ctrain_jax.ops._density import erk_density
 from ctrain_jax.ops._each_row import each_row, labeled_features
 from ctrain_jax.ops._exemplars import Exemplars, ExemplarState, exemplars, holds
 from ctrain_jax.ops._fisher import absolute_gradients, fisher_diagonal
+from ctrain_jax.ops._hdc import hdc_encode
 from ctrain_jax.ops._herding import herding
 from ctrain_jax.ops._interval_bounds import interval_bounds
 from ctrain_jax.ops._linear_head import LinearHead, fit_head
@@ -24,6 +25,7 @@ from ctrain_jax.ops._matrix import matrix_shape
 from ctrain_jax.ops._memory import Memory, append_rows, memory
 from ctrain_jax.ops._mip_encode import mip_encode
 from ctrain_jax.ops._mix import cutmix, mixup
+from ctrain_jax.ops._naswot import naswot
 from ctrain_jax.ops._permutation import permute_index
 from ctrain_jax.ops._rand_augment import rand_augment
 from ctrain_jax.ops._restart import restart
@@ -59,6 +61,7 @@ __all__ = [
     "fit_head",
     "gaussian_sampler",
     "greedy_balanced",
+    "hdc_encode",
     "herding",
     "hierarchical_targets",
     "holds",
@@ -68,6 +71,7 @@ __all__ = [
     "memory",
     "mip_encode",
     "mixup",
+    "naswot",
     "permute_index",
     "rand_augment",
     "random_crop",

@@ -3,6 +3,7 @@
 from ctrain_jax.continual.architecture._clr import clr
 from ctrain_jax.continual.architecture._dkvb import dkvb
 from ctrain_jax.continual.architecture._dst_cl import DstClState, dst_cl
+from ctrain_jax.continual.architecture._ear import EarState, ear
 from ctrain_jax.continual.architecture._expert_gate import ExpertGateState, expert_gate
 from ctrain_jax.continual.architecture._exssnet import ExssnetState, exssnet
 from ctrain_jax.continual.architecture._hyperinterval import HyperintervalState, hyperinterval
@@ -15,6 +16,7 @@ from ctrain_jax.continual.architecture._supsup import supsup
 
 __all__ = [
     "DstClState",
+    "EarState",
     "ExpertGateState",
     "ExssnetState",
     "HyperintervalState",
@@ -22,6 +24,7 @@ __all__ = [
     "clr",
     "dkvb",
     "dst_cl",
+    "ear",
     "expert_gate",
     "exssnet",
     "hyperinterval",
