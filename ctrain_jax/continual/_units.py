@@ -5,14 +5,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ctrain_jax.core import Context, Outputs, PyTree
+from ctrain_jax.core import Context, PyTree
 
 Layers = dict[str, jax.Array]
 
 
 def given_to_layers(
     ctx: Context, params: PyTree, inputs: jax.Array, instead: Layers | None = None, **options: PyTree
-) -> tuple[Outputs, Layers]:
+) -> tuple[Any, Layers]:
     """What the network answers, and what its dense layers were given, in their order; `instead` stands in for some."""
     import flax.linen as nn
 
