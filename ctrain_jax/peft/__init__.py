@@ -8,5 +8,4 @@ from ctrain_jax.peft._mora import mora
 from ctrain_jax.peft._prefix import prefix
 from ctrain_jax.peft._sema import sema
 
-__all__ = ["cpe_clip", "jare", "lae", "lora", "mora", "prefix"]
-__all__ = ["jare", "lae", "lora", "mora", "prefix", "sema"]
+__all__ = ["cpe_clip", "jare", "lae", "lora", "mora", "prefix", "sema"]

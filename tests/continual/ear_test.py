@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from ctrain_jax import continual, core, models, peft, streams, testing
+from ctrain_jax import continual, core, peft, testing
 from ctrain_jax.continual.architecture import _ear
 from tests.short import bits, short_learner
 
@@ -194,7 +194,3 @@ def test_what_it_refuses():
     outside = core.Method("outside", model=peft.lora(2, match="head.kernel", form="tree"))
     with pytest.raises(ValueError, match="put it before what changes the model"):
         core.start(short_learner(core.chain(outside, gated())))
-    x, y = np.zeros((8, 3), np.float32), np.zeros(8, np.float32)
-    regression = streams.permuted(streams.arrays(x, y, x, y), 2)
-    with pytest.raises(ValueError, match="ear answers with classes, got labels float32"):
-        core.start(short_learner(gated(), stream=regression, model=core.from_linen(models.MLP(1, hidden=(2,)))))

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ctrain_jax.continual._classes import check_classes, told_apart
+from ctrain_jax.continual._classes import told_apart
 from ctrain_jax.continual._head import check_head, linear_head
 from ctrain_jax.continual.architecture._tasks import copies, only
 from ctrain_jax.core import Method, Model, Outputs, PyTree, Variables, mask_logits
@@ -91,7 +91,7 @@ def ear(
 
     Example:
       >>> ear(threshold=2.0).needs
-      ('boundaries', 'labels', 'features')
+      ('boundaries', 'classes', 'features')
 
     References:
       Daniels et al. 2023, arXiv 2308.02084.
@@ -148,7 +148,6 @@ def ear(
         return jnp.where(jnp.arange(max_domains) < s.domains, near, -2.0)
 
     def init(rng, params, ctx):
-        check_classes("ear", ctx)
         if not isinstance(ctx.frozen, dict) or "choice" not in ctx.frozen:
             raise ValueError(
                 "ear finds another model around its own, which hides its parts: put it before what changes the model."
@@ -253,7 +252,7 @@ def ear(
         predict=predict,
         model=model,
         optimizer=only(moves),
-        needs=("boundaries", "labels", "features"),
+        needs=("boundaries", "classes", "features"),
     )
 
 
