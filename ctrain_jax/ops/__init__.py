@@ -30,6 +30,7 @@ from ctrain_jax.ops._permutation import permute_index
 from ctrain_jax.ops._rand_augment import rand_augment
 from ctrain_jax.ops._restart import restart
 from ctrain_jax.ops._ridge import ridge
+from ctrain_jax.ops._selective_scan import selective_scan
 from ctrain_jax.ops._targets import hierarchical_targets, simplex_targets, unit
 
 __all__ = [
@@ -80,6 +81,7 @@ __all__ = [
     "restart",
     "ridge",
     "ring",
+    "selective_scan",
     "simplex_targets",
     "straight_through",
     "top_k_mask",

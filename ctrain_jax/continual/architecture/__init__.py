@@ -7,6 +7,7 @@ from ctrain_jax.continual.architecture._ear import EarState, ear
 from ctrain_jax.continual.architecture._expert_gate import ExpertGateState, expert_gate
 from ctrain_jax.continual.architecture._exssnet import ExssnetState, exssnet
 from ctrain_jax.continual.architecture._hyperinterval import HyperintervalState, hyperinterval
+from ctrain_jax.continual.architecture._mamba_fscil import MambaFscilState, mamba_fscil
 from ctrain_jax.continual.architecture._mip_hypernet import mip_hypernet
 from ctrain_jax.continual.architecture._mos import mos
 from ctrain_jax.continual.architecture._packnet import PacknetState, packnet
@@ -20,6 +21,7 @@ __all__ = [
     "ExpertGateState",
     "ExssnetState",
     "HyperintervalState",
+    "MambaFscilState",
     "PacknetState",
     "clr",
     "dkvb",
@@ -28,6 +30,7 @@ __all__ = [
     "expert_gate",
     "exssnet",
     "hyperinterval",
+    "mamba_fscil",
     "mip_hypernet",
     "mos",
     "packnet",
