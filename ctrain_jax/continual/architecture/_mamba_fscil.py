@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ctrain_jax.continual._classes import check_classes
 from ctrain_jax.continual._head import body, check_features, head_kernel, unasked
 from ctrain_jax.continual.architecture._selective import Projected, apply_branch, draw_branch
 from ctrain_jax.continual.architecture._tasks import only
@@ -83,7 +82,7 @@ def mamba_fscil(
 
     Example:
       >>> mamba_fscil((7, 7)).needs
-      ('boundaries', 'labels', 'features')
+      ('boundaries', 'classes', 'features')
     """
     for name, size in (("A side of grid", grid[0]), ("A side of grid", grid[1]), ("states", states)):
         check_size(name, size)
@@ -155,7 +154,6 @@ def mamba_fscil(
         return Model(init, apply)
 
     def init(rng, params, ctx):
-        check_classes("mamba_fscil", ctx)
         classes = ctx.spec.num_classes
         sums = jnp.zeros((classes, *ctx.spec.outputs.aux["maps"].shape[1:]))
         return MambaFscilState(
@@ -220,7 +218,7 @@ def mamba_fscil(
         model=model,
         problem=unasked,
         optimizer=only(moves),
-        needs=("boundaries", "labels", "features"),
+        needs=("boundaries", "classes", "features"),
     )
 
 
