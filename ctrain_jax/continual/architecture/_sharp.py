@@ -215,7 +215,7 @@ def sharp(
         labels = jnp.where(last[:, None] >= 0, s.labels[last], none).reshape(-1)[at]
         dummy = jnp.zeros((num, *batch["inputs"].shape[1:]))
         old, given = given_to_layers(ctx, params, dummy, {layer: s.hidden.reshape(held, -1)[at]})
-        features = jnp.concatenate([ctx.outputs.features, old.features])
+        features = jnp.concatenate([jnp.asarray(outputs.features) for outputs in (ctx.outputs, old)])
         features = jnp.where(s.ages[list(given)[-2]] != FREE, features, 0)
         labels = jnp.concatenate([batch["labels"], labels])
         weights = jnp.concatenate([batch["weights"], labels[-num:] < none])
@@ -241,7 +241,7 @@ def sharp(
         again, _ = given_to_layers(ctx, ts.params, dummy, {layer: s.hidden.reshape(recent * size, -1)})
         last = _slots(index - 1, recent)
         features = s.features.at[jnp.where(last >= 0, last, len(s.features))].set(
-            again.features.reshape(recent, size, -1), mode="drop"
+            jnp.asarray(again.features).reshape(recent, size, -1), mode="drop"
         )
         return s._replace(
             ages=ages,
