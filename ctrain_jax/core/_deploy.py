@@ -213,7 +213,9 @@ def _predictor(learner: Learner, state: TrainState) -> Callable[..., Outputs]:
         elif spec.heads == "seen":
             batch["classes"] = jnp.broadcast_to(seen, (rows, *seen.shape))
         outputs = learner.predict(state, data, t, batch)
-        return outputs._replace(logits=mask_logits(outputs.logits, batch.get("classes")))
+        # Only a logit for each class can be ruled out: tokens and places are answers of another kind.
+        allowed = batch.get("classes") if outputs.logits.ndim == 2 else None
+        return outputs._replace(logits=mask_logits(outputs.logits, allowed))
 
     return run
 

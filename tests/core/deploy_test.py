@@ -54,6 +54,14 @@ def test_a_predictor_scores_what_the_evaluation_scores_and_an_exported_program_a
     assert program(some, *task).features.shape == (7, 8)
 
 
+def test_heads_rule_out_logits_of_classes_and_no_answers_of_another_kind():
+    model = core.from_linen(models.TwoTower(6, hidden=(8,)))
+    learner, _, state = trained(continual.ctp(queue=8), images("task"), experiences=0, model=model)
+    raw = learner.stream.source.test["inputs"][:2]
+    expected = model.apply(core.Variables(state.params, {}), jnp.asarray((raw / 255 - 0.4) / 0.3, jnp.float32))[0]
+    np.testing.assert_allclose(core.predictor(learner, state)(raw, 0).logits, expected.logits, rtol=1e-5, atol=1e-6)
+
+
 def test_an_exported_program_runs_without_this_library(tmp_path):
     stream = images("all")
     learner, _, state = trained(continual.er(20), stream)
