@@ -34,11 +34,16 @@ def info_nce(
     Returns:
       `[B]`; 0 for a row whose key takes no part.
 
+    Raises:
+      ValueError: fewer keys than rows.
+
     Example:
       >>> rows = jnp.array([[1.0, 0.0], [0.0, 2.0]])
       >>> [round(loss, 4) for loss in info_nce(rows, rows, 1.0).tolist()]  # log(1 + exp(-1))
       [0.3133, 0.3133]
     """
+    if len(keys) < len(features):
+        raise ValueError(f"info_nce expects a key for each of {len(features)} rows, got {len(keys)}: give those first.")
     there = jnp.ones(keys.shape[:1], bool) if where is None else where
     similarity = unit(features) @ unit(keys).T / temperature
     # Finite also where no key takes part: a gradient of 0 must not meet infinity.

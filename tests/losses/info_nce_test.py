@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from ctrain_jax.losses import info_nce
 
@@ -24,6 +25,8 @@ def test_rows_by_hand_over_the_keys_that_take_part():
         np.testing.assert_allclose(got, by_hand(FEATURES, KEYS, 0.3, there), rtol=1e-5, atol=1e-6)
     got = info_nce(jnp.asarray(FEATURES), jnp.asarray(KEYS), 0.3)
     np.testing.assert_allclose(got, by_hand(FEATURES, KEYS, 0.3, np.ones(7, bool)), rtol=1e-5)
+    with pytest.raises(ValueError, match="info_nce expects a key for each of 4 rows, got 3"):
+        info_nce(jnp.asarray(FEATURES), jnp.asarray(KEYS[:3]))
 
 
 def test_gradients_are_finite_without_features_or_keys():
