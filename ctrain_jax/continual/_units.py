@@ -22,6 +22,8 @@ def given_to_layers(
         if context.method_name != "__call__" or not isinstance(context.module, nn.Dense):
             return next_call(*args, **kwargs)
         name = ".".join(context.module.path)
+        if name in given:
+            raise ValueError(f"{name} is called twice in one pass and has no units of its own: give each call a layer.")
         x: Any = next(iter((*args, *kwargs.values())))
         given[name] = instead[name] if instead and name in instead else x
         return next_call(given[name])

@@ -82,6 +82,42 @@ def test_a_step_is_the_penalty_by_the_importance_of_earlier_experiences():
         np.testing.assert_allclose(own[name], alpha + more, rtol=1e-4)
 
 
+class Dropping(nn.Module):
+    """Its features are what its head is given."""
+
+    @nn.compact
+    def __call__(self, inputs, train=False):
+        units = nn.Dropout(0.5, deterministic=not train)(nn.relu(nn.Dense(8)(inputs)))
+        return core.Outputs(nn.Dense(6, name="head")(units), units)
+
+
+def test_units_that_the_network_drops_are_inhibited_by_nothing():
+    seen = core.Method(
+        "seen",
+        init=lambda rng, params, ctx: {"units": jnp.zeros((8, 8)), "losses": jnp.zeros(8)},
+        update=lambda s, ts, ctx: (
+            {"units": ctx.outputs.features, "losses": ctx.problem.loss(ctx.outputs, ctx.batch)},
+            ts,
+        ),
+    )
+    method = core.chain(continual.selfless(LAM, sigma=SIGMA), seen)
+    learner = short_learner(method, model=core.from_linen(Dropping()))
+    state, record = jax.jit(learner.step)(core.start(learner), core.to_device(learner.stream), 0, 0)
+    units, losses = (np.asarray(state.method_state["seen"][name], np.float64) for name in ("units", "losses"))
+    penalty = inhibited(units, np.zeros(8), np.ones(8))
+    assert LAM * penalty > 0.01
+    np.testing.assert_allclose(record["loss"], losses.mean() + LAM * penalty, rtol=1e-5)
+
+
+class Twice(nn.Module):
+    """A layer that is called twice."""
+
+    @nn.compact
+    def __call__(self, inputs):
+        layer = nn.Dense(12, name="again")
+        return core.Outputs(nn.Dense(6, name="head")(layer(layer(inputs))))
+
+
 class Tokens(nn.Module):
     """Dense layers over two tokens."""
 
@@ -99,6 +135,7 @@ def test_what_it_refuses():
             continual.selfless(**arguments)
     for module, match in (
         (models.MLP(6, hidden=()), "between dense layers of a linen model, got none: use an MLP"),
+        (Twice(), "again is called twice in one pass and has no units of its own: give each call a layer"),
         (Tokens(), r"got head with \(8, 2, 5\): use an MLP"),
     ):
         with pytest.raises(ValueError, match=match):
