@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -130,6 +131,48 @@ def test_what_has_not_moved_has_a_topology_of_0_without_a_gradient_and_a_rotatio
     )
     np.testing.assert_allclose(rows(now @ turn, then), rows(now, then), rtol=1e-4)
     np.testing.assert_allclose(rows(now, then)[:5].mean(), topology(now[:5], then[:5]), rtol=1e-5)
+
+
+def test_what_is_found_counts_half_for_each_direction():
+    z = np.random.default_rng(0).normal(size=(6, 2, 4))
+    there = np.arange(6) != 2
+    found = np.zeros(6)
+    for i in range(6):
+        for u, v in ((0, 1), (1, 0)):
+            nearest = max((j for j in range(6) if there[j]), key=lambda j, i=i, u=u, v=v: z[i, u] @ z[j, v])
+            found[i] += (nearest == i) / 2
+    assert {0, 0.5} <= set(found)
+    np.testing.assert_array_equal(_ctp.retrieval(jnp.asarray(z), jnp.asarray(there))[there], found[there])
+
+
+def test_all_networks_drop_the_same_units():
+    model = core.from_linen(models.TwoTower(4, hidden=(16,), dropout=0.5))
+    learner = core.make_learner(model, continual.ctp(3.0), optax.sgd(0.5), testing.standard_stream(), batch_size=8)
+    data = core.to_device(learner.stream)
+
+    @jax.jit
+    def loss(lam):
+        state = learner.begin(learner.init(jax.random.key(0)), data, 1)
+        state = state._replace(method_state={"ctp": state.method_state["ctp"]._replace(lam=lam)})
+        return learner.step(state, data, 1, 0)[1]["loss"]
+
+    # Nothing has moved yet.
+    np.testing.assert_allclose(loss(3.0), loss(0.0), rtol=1e-5)
+
+
+def test_the_slow_network_of_one_in_half_precision_is_of_32_bits():
+    class Half(nn.Module):
+        @nn.compact
+        def __call__(self, inputs):
+            return core.Outputs(nn.Dense(8, dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)(inputs).reshape(-1, 2, 4))
+
+    learner = core.make_learner(core.from_linen(Half()), continual.ctp(), optax.sgd(0.5), testing.standard_stream())
+    data = core.to_device(learner.stream)
+    state = jax.eval_shape(
+        lambda key: learner.step(learner.begin(learner.init(key), data, 0), data, 0, 0)[0], jax.random.key(0)
+    )
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype(jnp.bfloat16)}
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.method_state["ctp"].slow)} == {jnp.dtype(jnp.float32)}
 
 
 def test_what_it_refuses():

@@ -4,8 +4,10 @@ Zhu, Wei, Liang, Zhang and Zhao, "CTP: Towards Vision-Language Continual Pretrai
 and Topology Preservation", ICCV 2023, arXiv 2308.07146. Opened: the authors' code (KevinLight831/CTP, models/
 clip_pretrain.py and train/train_CTP.py), which settles what the abstract leaves open; the paper was not. Where we
 differ: the masked-language losses are left out, as no tower here fuses text with an image; a queue that is not yet full
-holds nothing, where theirs holds random vectors; the old network sees the batch in training mode, with the random
-numbers of the new one, where theirs is in evaluation; the optimizer goes on, where theirs starts anew with each stage.
+holds nothing, where theirs holds random vectors; the old and the slow network see the batch in training mode, with the
+random numbers of the new one, where theirs are in evaluation mode (the slow one from the second stage on); the
+optimizer goes on, where theirs starts anew with each stage. With a full queue and no dropout the steps of two stages
+are theirs, written out for two towers, to 2e-7 in the loss and 5e-7 in a parameter.
 """
 
 from typing import NamedTuple
@@ -27,7 +29,7 @@ class CtpState(NamedTuple):
     temperature: jax.Array  # float32 []
     momentum: jax.Array  # float32 [2], of the first experience and of the others
     mix: jax.Array  # float32 []
-    slow: optax.Params  # params, as momentum keeps them
+    slow: optax.Params  # like params, float32 at least: as momentum keeps them
     teacher: optax.Params  # params, as the experience before left them
     queue: jax.Array  # float32 [K, 2, D], the newest first
     filled: jax.Array  # bool [K]
@@ -78,8 +80,7 @@ def ctp(
 
     Returns:
       The method. Its model answers `[B, 2, D]`, as `models.TwoTower` does. A step costs two more forward passes.
-      Methods of a chain that take the problem's own gradient (`agem`, `gem`, `mir`, `refresh`, `rwalk`, `si`) find
-      none.
+      Methods of a chain that take the problem's own gradient (`agem`, `gem`, `gss`, `mir`, `rwalk`, `si`) find none.
 
     Raises:
       ValueError: a negative `lam` or `alpha`, a `temperature` of 0 or below, a `momentum` or `mix` outside [0, 1], a
@@ -106,10 +107,11 @@ def ctp(
         a, b, tau, m, mu = (
             jnp.asarray(x, jnp.float32) for x in (alpha, lam, temperature, (first_momentum, momentum), mix)
         )
-        return CtpState(a, b, tau, m, mu, params, params, jnp.zeros((queue, *shape[1:])), jnp.zeros(queue, bool))
+        empty = jnp.zeros((queue, *shape[1:])), jnp.zeros(queue, bool)
+        return CtpState(a, b, tau, m, mu, _wide(params), params, *empty)
 
     def begin(s, ts, ctx):
-        return s._replace(slow=ts.params, teacher=ts.params), ts
+        return s._replace(slow=_wide(ts.params), teacher=ts.params), ts
 
     def loss(s, params, ctx):
         batch, weights = ctx.batch, ctx.batch["weights"]
@@ -119,7 +121,7 @@ def ctp(
             key = tag(ctx.key, "forward")
             return unit(ctx.forward(then, batch["inputs"], train=True, rng=key, task=batch.get("task"))[0].logits)
 
-        now, keys, there = unit(ctx.outputs.logits), places(s.slow), weights > 0
+        now, keys, there = unit(ctx.outputs.logits), places(optax.tree.cast_like(s.slow, params)), weights > 0
         all_keys, all_there = jnp.concatenate([keys, s.queue]), jnp.concatenate([there, s.filled])
         rows = pair_contrast(now, now, s.temperature, there)
         rows += s.alpha * pair_contrast(now, all_keys, s.temperature, all_there)
@@ -175,6 +177,11 @@ def retrieval(places: jax.Array, where: jax.Array | None = None) -> jax.Array:
     own = jnp.arange(places.shape[0])
     first, second = (jnp.argmax(similarity, axis) == own for axis in (0, 1))
     return (first.astype(jnp.float32) + second) / 2
+
+
+def _wide(params: optax.Params) -> optax.Params:
+    """Of 32 bits at least: with fewer, the small steps of momentum are lost to rounding."""
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), params)
 
 
 def _which_pair(plain: Problem) -> Problem:
