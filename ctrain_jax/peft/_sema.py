@@ -5,10 +5,10 @@ Wang, Lu, Yao and Gong, "Self-Expansion of Pre-trained Models with Mixture of Ad
 vit_sema.py, models/sema.py, configs); the paper was not. Where we differ: all layers that signal get their module when
 the experience starts, and train together; there the first one that signals is trained alone before deeper ones are
 asked again, each for as many epochs. A signal is a mean over all rows of the experience, there over any batch of 128. A
-descriptor is the linear autoencoder of least error, found at once, theirs takes steps of SGD towards it; its errors
-are measured when that is done, theirs are the last 500 on the way. Layers that `layers` leaves out have no module,
-theirs one of the first experience. A module of a transformer's block sees what the block is given, theirs what its
-attention has made of that.
+descriptor is the linear autoencoder of least error, found at once, theirs takes steps of SGD towards it; its errors are
+measured when that is done, on the half of the rows that it was not fitted to; theirs are the last 500 on the way.
+Layers that `layers` leaves out have no module, theirs one of the first experience. A module of a transformer's block
+sees what the block is given, theirs what its attention has made of that.
 """
 
 import math
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from ctrain_jax.core import Method, Model, PyTree, TrainState, Variables, mask_logits
-from ctrain_jax.ops import add_to_gaussians, check_positive, check_size, class_gaussians, restart
+from ctrain_jax.ops import add_to_gaussians, check_positive, check_size, class_gaussians, permute_index, restart
 from ctrain_jax.peft._base import frozen_base
 
 
@@ -55,9 +55,9 @@ def sema(
     .. math:: y = f(x) + \sum_{k \le K} p_k \left( U_k \max(0, D_k x + b_k) + c_k \right), \qquad
               p = \mathrm{softmax}(R \bar x + r)
 
-    The descriptor of a module are the `code` principal components of :math:`\bar x` in the experience that trained it.
+    The descriptor of a module are the `code` principal components of :math:`\bar x` in half of the rows it was for.
     With :math:`e_k(x)` the mean squared error of :math:`\bar x` in them, and mean :math:`\mu_k` and deviation
-    :math:`\sigma_k` of these errors in that experience, a layer asks when another experience starts
+    :math:`\sigma_k` of these errors in the other half, a layer asks when another experience starts
 
     .. math:: \min_k \; \frac{1}{n} \sum_x \frac{|e_k(x) - \mu_k|}{\sigma_k} > \mathrm{threshold}
 
@@ -86,8 +86,8 @@ def sema(
 
     Raises:
       ValueError: a size below 1, a `threshold` of 0 or below; when a learner is made, a pattern that finds nothing, a
-        layer inside of `nn.remat` or `nn.scan`, or one that does not take [B, ..., d] to [B, ..., k]; when it is
-        started, a `code` that is not below d, or another model around its own.
+        layer inside of `nn.remat` or `nn.scan`, one that is called twice, or one that does not take [B, ..., d] to
+        [B, ..., k]; when it is started, a `code` that is not below d, another model around its own, or a second `sema`.
 
     Example:
       >>> sema("^block_3$", train="^head").needs
@@ -112,14 +112,14 @@ def sema(
         def mixed(new, base, inputs, **options):
             own, frozen = new
 
-            def add(layer, x):
+            def add(layer, x, answer):
                 if layer not in own:
                     return None
-                count, bank = frozen["count"][layer], frozen["bank"][layer]
-                modules = jax.tree.map(lambda old, leaf: old.at[count].set(leaf).astype(x.dtype), bank, own[layer])
-                return mixture(modules, x, jnp.arange(max_modules) < count + frozen["open"][layer])
+                count, bank, dtype = frozen["count"][layer], frozen["bank"][layer], answer.dtype
+                modules = jax.tree.map(lambda old, leaf: old.at[count].set(leaf).astype(dtype), bank, own[layer])
+                return mixture(modules, x.astype(dtype), jnp.arange(max_modules) < count + frozen["open"][layer])
 
-            return _beside(inner, base, inputs, lambda layer, x, answer: add(layer, x), **options)
+            return _beside(inner, base, inputs, add, **options)
 
         whole = frozen_base(inner, train, extend, mixed)
 
@@ -142,13 +142,15 @@ def sema(
     def pooled(ts: TrainState, batch, ctx) -> dict[str, jax.Array]:
         variables = Variables(ts.params, ts.model_state, ts.frozen)
         seen = _watched(ctx.model, variables, batch["inputs"], ts.frozen["count"], task=batch["task"])
-        return {layer: _mean(x).astype(jnp.float32) for layer, (x, _) in seen.items()}
+        return {layer: _mean(x.astype(jnp.float32)) for layer, (x, _) in seen.items()}
 
     def init(rng, params, ctx):
         if not isinstance(ctx.frozen, dict) or "bank" not in ctx.frozen:
             raise ValueError(
                 "sema finds another model around its own, which hides its modules: put it first in the chain."
             )
+        if isinstance(ctx.frozen["frozen"], dict) and "bank" in ctx.frozen["frozen"]:
+            raise ValueError("sema is in the chain twice: give one of them a pattern that finds the layers of both.")
         descriptors = {}
         for layer, own in params["new"].items():
             width = len(own["down"])
@@ -177,11 +179,15 @@ def sema(
         return s, restart(ts, ctx)
 
     def end(s, ts, ctx):
-        counts, opened = ts.frozen["count"], ts.frozen["open"]
+        counts, opened, size = ts.frozen["count"], ts.frozen["open"], ctx.experience.size
+
+        def half(batch, which):
+            # Rows that a descriptor was fitted to look less strange to it than others of their kind.
+            return batch["weights"] * (permute_index(ctx.rng, batch["position"], size) % 2 == which)
 
         def measure(found, batch, b):
             seen, none = pooled(ts, batch, ctx), jnp.zeros(len(batch["weights"]), jnp.int32)
-            return {layer: add_to_gaussians(old, seen[layer], none, batch["weights"]) for layer, old in found.items()}
+            return {layer: add_to_gaussians(old, seen[layer], none, half(batch, 0)) for layer, old in found.items()}
 
         start = {layer: class_gaussians(1, x.centre.shape[1]) for layer, x in s.descriptors.items()}
         parts = {
@@ -190,7 +196,7 @@ def sema(
         }
 
         def weigh(sums, batch, b):
-            seen, weights = pooled(ts, batch, ctx), batch["weights"]
+            seen, weights = pooled(ts, batch, ctx), half(batch, 1)
             powers = {layer: error(*parts[layer], x)[:, None] ** jnp.arange(1, 3) for layer, x in seen.items()}
             return {layer: old + weights @ powers[layer] for layer, old in sums.items()}
 
@@ -198,7 +204,7 @@ def sema(
         descriptors, bank = {}, {}
         for layer, own in ts.params["new"].items():
             place = counts[layer], opened[layer]
-            mean, square = sums[layer] / ctx.experience.size
+            mean, square = sums[layer] / jnp.maximum(size // 2, 1)
             scale = jax.lax.rsqrt(jnp.maximum(square - mean**2, 1e-6 * square + 1e-30))
             descriptors[layer] = _put(s.descriptors[layer], Descriptor(*parts[layer], mean, scale), *place)
             bank[layer] = _put(ts.frozen["bank"][layer], own, *place)
@@ -223,7 +229,8 @@ def mixture(modules: Any, x: jax.Array, alive: jax.Array) -> jax.Array:
 def error(centre: jax.Array, basis: jax.Array, x: jax.Array) -> jax.Array:
     """Mean squared error [B] of x [B, d] in the plane through a centre [d] along a basis [d, code]."""
     off = x - centre
-    return jnp.square(off - jnp.matmul(off @ basis, basis.T)).mean(-1)
+    with jax.default_matmul_precision("highest"):  # what is left may be small
+        return jnp.square(off - (off @ basis) @ basis.T).mean(-1)
 
 
 def deviations(descriptor: Descriptor, x: jax.Array) -> jax.Array:
@@ -290,15 +297,18 @@ def _watched(model: Model, base: Variables, inputs: jax.Array, layers: Any, **op
 
 def _shapes(model: Model, base: Variables, inputs: jax.Array, pattern: str) -> PyTree:
     """What the layers that the pattern finds are given and answer, as shapes."""
-    names: dict[str, None] = {}
-    jax.eval_shape(lambda v: _beside(model, v, inputs, lambda name, x, answer: names.setdefault(name))[0], base)
-    layers = [name for name in names if re.search(pattern, name)]
+    names: list[str] = []
+    jax.eval_shape(lambda v: _beside(model, v, inputs, lambda name, x, answer: names.append(name))[0], base)
+    layers = [name for name in dict.fromkeys(names) if re.search(pattern, name)]
     if not layers:
-        raise ValueError(f"sema: layers={pattern!r} finds no module of a linen model: choose from {', '.join(names)}.")
+        choice = f"choose from {', '.join(dict.fromkeys(names))}" if names else "this model has none"
+        raise ValueError(f"sema: layers={pattern!r} finds no module of a linen model: {choice}.")
     found = jax.eval_shape(lambda v: _watched(model, v, inputs, layers), base)
     for layer in layers:
         if layer not in found:
             raise ValueError(f"sema: {layer} is inside of nn.remat or nn.scan, where it cannot be seen: narrow layers.")
+        if names.count(layer) > 1:
+            raise ValueError(f"sema: {layer} is called {names.count(layer)} times in a pass: narrow layers.")
         x, answer = found[layer]
         if x.ndim < 2 or len(x) != len(inputs) or x.shape[:-1] != answer.shape[:-1]:
             raise ValueError(

@@ -142,7 +142,7 @@ METHODS = {
     ],
     # Further from the first experience than the second one is, and nearly far enough for a module of its own.
     "sema": [
-        lambda: peft.sema("Dense_0", max_modules=2, bottleneck=4, code=3, threshold=8.6, train="^head"),
+        lambda: peft.sema("Dense_0", max_modules=2, bottleneck=4, code=3, threshold=4.7, train="^head"),
     ],
     "selfless": [lambda: continual.selfless(0.1)],
     "sharp": [

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from ctrain_jax import core, peft, testing
+from ctrain_jax import core, ops, peft, testing
 from ctrain_jax.peft import _sema
 from tests.short import bits, short_learner
 
@@ -77,6 +77,25 @@ def test_a_row_is_given_the_mixture_of_the_modules_that_are_there():
         np.testing.assert_allclose(answer, wanted, atol=1e-4)
 
 
+class Whole(nn.Module):
+    """A layer that is given whole numbers."""
+
+    @nn.compact
+    def __call__(self, inputs):
+        return nn.Dense(4, use_bias=False, name="layer")((inputs > 0).astype(jnp.int8))
+
+
+def test_whole_numbers_are_given_the_module_as_well():
+    whole, x = peft.sema("layer", code=2, bottleneck=3).model(core.from_linen(Whole())), np.eye(5)
+    before, apply = jax.jit(whole.init)(jax.random.key(0), x), jax.jit(whole.apply)
+    new = jax.tree.map(lambda leaf: leaf + 0.3, before.params["new"]["layer"])
+    after = before._replace(params={"new": {"layer": new}, "base": {}})
+    after = after._replace(frozen=before.frozen | {"open": {"layer": jnp.bool_(True)}})
+    found = apply(after, x)[0].logits - apply(before, x)[0].logits
+    added = np.maximum(x @ new["down"] + new["down_bias"], 0) @ new["up"] + new["up_bias"]
+    np.testing.assert_allclose(found, added, rtol=1e-5)
+
+
 def test_slots_that_are_not_there_have_no_gradient():
     """One of three is there, and a module is trained or is not."""
     _, start, *_, apply = parts()
@@ -98,7 +117,7 @@ def test_slots_that_are_not_there_have_no_gradient():
 
 
 def test_a_layer_grows_where_the_errors_of_all_descriptors_are_unusual(growing):
-    """Against principal components of what the layer was given, by numpy."""
+    """Against principal components of half of what the layer was given, and their errors on the rest, by numpy."""
     end = growing[0][2]
     given = nn.relu(
         nn.BatchNorm(use_running_average=True).apply(
@@ -110,9 +129,11 @@ def test_a_layer_grows_where_the_errors_of_all_descriptors_are_unusual(growing):
         )
     )
     old, new = np.split(np.asarray(given, np.float64), [TRAIN.size[0]])
-    centre = old.mean(0)
-    plane = np.linalg.svd(old - centre)[2][:5]
-    errors = [np.mean((x - centre - (x - centre) @ plane.T @ plane) ** 2, 1) for x in (old, new)]
+    rng = core.tag(core.tag(core.tag(jax.random.fold_in(end.rng, 0), "end"), "sema"), "end")
+    other = np.asarray(ops.permute_index(rng, jnp.arange(len(old)), len(old))) % 2 == 1
+    centre = old[~other].mean(0)
+    plane = np.linalg.svd(old[~other] - centre)[2][:5]
+    errors = [np.mean((x - centre - (x - centre) @ plane.T @ plane) ** 2, 1) for x in (old[other], new)]
     unusual = np.mean(np.abs(errors[1] - errors[0].mean()) / errors[0].std())
     descriptor = end.method_state["sema"].descriptors[LAYER]
     np.testing.assert_allclose([descriptor.mean[0], 1 / descriptor.scale[0]], [errors[0].mean(), errors[0].std()], 1e-3)
@@ -157,12 +178,13 @@ def test_without_a_signal_the_head_alone_is_trained():
 
 
 class Odd(nn.Module):
-    """A layer that a transformation hides, and one that sees no rows of the batch."""
+    """A layer that a transformation hides, one that sees no rows of the batch, and one that is called twice."""
 
     @nn.compact
     def __call__(self, inputs):
         place = nn.Dense(4, name="place")(jnp.eye(9)).sum()
-        features = nn.remat(nn.Dense)(8, name="hidden")(inputs)
+        twice = nn.Dense(8, name="twice")
+        features = twice(twice(nn.remat(nn.Dense)(8, name="hidden")(inputs)))
         return core.Outputs(nn.Dense(6, name="head")(features) + place, features)
 
 
@@ -178,7 +200,9 @@ def test_what_it_refuses():
     odd = core.from_linen(Odd())
     for layers, model, match in (
         ("block", MODEL, "layers='block' finds no module of a linen model: choose from Dense_0, BatchNorm_0,"),
+        ("", core.Model(MODEL.init, lambda variables, inputs: (inputs, {})), "linen model: this model has none"),
         ("hidden", odd, "hidden is inside of nn.remat or nn.scan"),
+        ("twice", odd, "twice is called 2 times in a pass: narrow layers"),
         (
             "place",
             odd,
@@ -189,6 +213,8 @@ def test_what_it_refuses():
             short_learner(peft.sema(layers, code=2), model=model)
     with pytest.raises(ValueError, match="code=128 expects to be below the width of what Dense_1 is given, 16"):
         core.start(short_learner(peft.sema(LAYER)))
+    with pytest.raises(ValueError, match="sema is in the chain twice: give one of them"):
+        core.start(short_learner(core.chain(grown(train=None), peft.sema(LAYER, code=5))))
     outside = core.Method("outside", model=peft.lora(2, match="down$", train="up$", form="tree"))
     with pytest.raises(ValueError, match="put it first in the chain"):
         core.start(short_learner(core.chain(outside, grown())))
