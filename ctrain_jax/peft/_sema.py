@@ -8,7 +8,8 @@ asked again, each for as many epochs. A signal is a mean over all rows of the ex
 descriptor is the linear autoencoder of least error, found at once, theirs takes steps of SGD towards it; its errors are
 measured when that is done, on the half of the rows that it was not fitted to; theirs are the last 500 on the way.
 Layers that `layers` leaves out have no module, theirs one of the first experience. A module of a transformer's block
-sees what the block is given, theirs what its attention has made of that.
+sees what the block is given, theirs what its attention has made of that. Beside that a step of SGD beside an older
+module and the signal agree with theirs to rounding (4e-7).
 """
 
 import math
@@ -19,7 +20,15 @@ import jax
 import jax.numpy as jnp
 
 from ctrain_jax.core import Method, Model, PyTree, TrainState, Variables, mask_logits
-from ctrain_jax.ops import add_to_gaussians, check_positive, check_size, class_gaussians, permute_index, restart
+from ctrain_jax.ops import (
+    add_to_gaussians,
+    check_pattern,
+    check_positive,
+    check_size,
+    class_gaussians,
+    permute_index,
+    restart,
+)
 from ctrain_jax.peft._base import frozen_base
 
 
@@ -85,9 +94,10 @@ def sema(
       in `bank`, how many of them are there in `count`, by layer, and in `open` which layers train one.
 
     Raises:
-      ValueError: a size below 1, a `threshold` of 0 or below; when a learner is made, a pattern that finds nothing, a
-        layer inside of `nn.remat` or `nn.scan`, one that is called twice, or one that does not take [B, ..., d] to
-        [B, ..., k]; when it is started, a `code` that is not below d, another model around its own, or a second `sema`.
+      ValueError: a size below 1, a `threshold` of 0 or below, no regular expression; when a learner is made, a pattern
+        that finds nothing, a layer inside of `nn.remat` or `nn.scan`, one that is called twice, or one that does not
+        take [B, ..., d] to [B, ..., k]; when it is started, a `code` that is not below d, another model around its own,
+        or a second `sema`.
 
     Example:
       >>> sema("^block_3$", train="^head").needs
@@ -99,6 +109,8 @@ def sema(
     for name, value in (("max_modules", max_modules), ("bottleneck", bottleneck), ("code", code)):
         check_size(name, value)
     check_positive("threshold", threshold)
+    check_pattern("layers", layers)
+    check_pattern("train", train)
 
     def model(inner):
         def extend(rng, inputs, base):

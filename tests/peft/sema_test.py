@@ -143,6 +143,9 @@ def test_a_layer_grows_where_the_errors_of_all_descriptors_are_unusual(growing):
         assert began.frozen["open"][LAYER] == grows
         fresh = not np.array_equal(began.params["new"][LAYER]["down"], end.params["new"][LAYER]["down"])
         assert fresh == grows and optax.tree.get(began.opt_state, "count") == 0
+    # Rows that the second of two descriptors knows are no news, whatever the first one says.
+    began = begin(with_threshold(growing[1][2], 1.5), data, 1)
+    assert began.frozen["count"][LAYER] == 2 and not began.frozen["open"][LAYER]
 
 
 def test_modules_of_earlier_experiences_stay_and_a_full_layer_grows_no_more(growing):
@@ -194,9 +197,12 @@ def test_what_it_refuses():
         ({"bottleneck": 0}, "bottleneck expects"),
         ({"code": 0}, "code expects"),
         ({"threshold": 0.0}, "threshold must be above 0"),
+        ({"train": "("}, "train expects a regular expression"),
     ):
         with pytest.raises(ValueError, match=match):
             grown(**arguments)
+    with pytest.raises(ValueError, match="layers expects a regular expression"):
+        peft.sema("(")
     odd = core.from_linen(Odd())
     for layers, model, match in (
         ("block", MODEL, "layers='block' finds no module of a linen model: choose from Dense_0, BatchNorm_0,"),
