@@ -15,18 +15,31 @@ def given_to_layers(
 ) -> tuple[Any, Layers]:
     """What the network answers, and what its dense layers were given, in their order; `instead` stands in for some."""
     import flax.linen as nn
+    from flax.core import tracers
 
     given: Layers = {}
+    rows, outside = inputs.shape[0], tracers.current_trace()
+    filled = rows
 
     def watch(next_call, args, kwargs, context):
-        if context.method_name != "__call__" or not isinstance(context.module, nn.Dense):
+        nonlocal filled
+        if context.method_name != "__call__":
+            return next_call(*args, **kwargs)
+        x: Any = next(iter((*args, *kwargs.values())), None)
+        if not context.module.path:
+            filled = len(x)  # devices that do not divide the rows have them filled up
+        if not isinstance(context.module, nn.Dense):
             return next_call(*args, **kwargs)
         name = ".".join(context.module.path)
-        if name in given:
-            raise ValueError(f"{name} is called twice in one pass and has no units of its own: give each call a layer.")
-        x: Any = next(iter((*args, *kwargs.values())))
-        given[name] = instead[name] if instead and name in instead else x
-        return next_call(given[name])
+        if name in given or tracers.current_trace() != outside:
+            raise ValueError(
+                f"{name} is called twice in one pass, or inside of nn.remat or nn.scan, and has no units to watch: "
+                "give each call a layer of its own."
+            )
+        if instead and name in instead:
+            x = instead[name] if filled == rows else instead[name][jnp.arange(filled) % rows]
+        given[name] = x[:rows] if len(x) == filled else x
+        return next_call(x)
 
     with nn.intercept_methods(watch):
         outputs, _ = ctx.forward(params, inputs, **options)

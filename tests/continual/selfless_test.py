@@ -1,5 +1,8 @@
 """The penalty and the importance of units against loops over units and rows."""
 
+import functools
+import types
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,6 +10,8 @@ import numpy as np
 import pytest
 
 from ctrain_jax import continual, core, models, testing
+from ctrain_jax.continual._units import given_to_layers
+from ctrain_jax.continual.regularization._selfless import slopes
 from tests.rehearsed import log_softmax, rows_of, spy
 from tests.short import short_learner
 
@@ -109,6 +114,34 @@ def test_units_that_the_network_drops_are_inhibited_by_nothing():
     np.testing.assert_allclose(record["loss"], losses.mean() + LAM * penalty, rtol=1e-5)
 
 
+def test_rows_that_fill_up_devices_are_no_rows():
+    x = np.random.default_rng(0).normal(size=(8, 12)).astype(np.float32)
+    params = jax.jit(MODEL.init)(jax.random.key(0), x).params
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def found(filled):
+        def forward(params, inputs, *, model_state, task):
+            count = len(inputs)
+            outputs = MODEL.apply(core.Variables(params, model_state), inputs[np.arange(filled) % count])[0]
+            return jax.tree.map(lambda x: x[:count], outputs), model_state
+
+        ctx = types.SimpleNamespace(forward=forward)
+        given = given_to_layers(ctx, params, jnp.asarray(x), model_state={}, task=None)[1]
+        batch = {"inputs": jnp.asarray(x), "weights": jnp.arange(8.0)}
+        return given, slopes(ctx, params, {}, batch, ["dense_1", "head"])
+
+    # As core does where three devices share eight rows.
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), found(9), found(8))
+
+
+class Inside(nn.Module):
+    """A layer inside of a transform."""
+
+    @nn.compact
+    def __call__(self, inputs):
+        return core.Outputs(nn.Dense(6, name="head")(nn.remat(nn.Dense)(12, name="again")(nn.Dense(5)(inputs))))
+
+
 class Twice(nn.Module):
     """A layer that is called twice."""
 
@@ -121,9 +154,13 @@ class Twice(nn.Module):
 class Tokens(nn.Module):
     """Dense layers over two tokens."""
 
+    flat: bool = False
+
     @nn.compact
     def __call__(self, inputs):
-        return core.Outputs(nn.Dense(6, name="head")(nn.Dense(5, name="low")(inputs.reshape(-1, 2, 6))).mean(1))
+        tokens = inputs.reshape((-1, 6) if self.flat else (-1, 2, 6))
+        logits = nn.Dense(6, name="head")(nn.Dense(5, name="low")(tokens))
+        return core.Outputs(logits.reshape(-1, 2, 6).mean(1))
 
 
 def test_what_it_refuses():
@@ -135,7 +172,9 @@ def test_what_it_refuses():
             continual.selfless(**arguments)
     for module, match in (
         (models.MLP(6, hidden=()), "between dense layers of a linen model, got none: use an MLP"),
-        (Twice(), "again is called twice in one pass and has no units of its own: give each call a layer"),
+        (Twice(), "again is called twice in one pass, or inside of nn.remat or nn.scan, and has no units to watch"),
+        (Inside(), "again is called twice in one pass, or inside of nn.remat or nn.scan, and has no units to watch"),
+        (Tokens(flat=True), r"got head with \(16, 5\): use an MLP"),
         (Tokens(), r"got head with \(8, 2, 5\): use an MLP"),
     ):
         with pytest.raises(ValueError, match=match):

@@ -50,7 +50,8 @@ def selfless(lam: float = 1e-3, *, sigma: float = 1 / 6) -> Method:
 
     Raises:
       ValueError: a negative `lam`, a `sigma` of 0 or below; when the learner is started, a network without a dense
-        layer behind another, with one that is not given [B, D], or that is called twice.
+        layer behind another, with one that is not given [B, D], that is called twice, or that lies in nn.remat
+        or nn.scan.
 
     Example:
       >>> selfless(1e-3).needs
@@ -64,7 +65,7 @@ def selfless(lam: float = 1e-3, *, sigma: float = 1 / 6) -> Method:
         given = jax.eval_shape(lambda p: given_to_layers(ctx, p, dummy)[1], params)
         # eval_shape sorts names.
         layers = order_of_layers(ctx, params)[1:]
-        wrong = [name for name in layers if given[name].ndim != 2]
+        wrong = [name for name in layers if given[name].ndim != 2 or len(given[name]) != len(dummy)]
         if not layers or wrong:
             raise ValueError(
                 "selfless inhibits units [B, D] between dense layers of a linen model, got "
