@@ -82,7 +82,7 @@ METHODS = {
         lambda: continual.ewc(10.0, online=True, decay=0.9, fisher="sampled"),
     ],
     # Both experiences after the first are strange enough for an adaptor, and nearly are not.
-    "ear": [lambda: continual.ear(max_domains=3, dim=64, space=((8,),), rows=6, threshold=0.6, adapt_first=True)],
+    "ear": [lambda: continual.ear(max_domains=3, dim=64, space=((8,),), rows=6, threshold=0.36, adapt_first=True)],
     "expert_gate": [lambda: continual.expert_gate(code=3, learning_rate=0.02)],
     "exssnet": [lambda: continual.exssnet(3, density=0.3)],
     "fast_slow": [lambda: continual.fast_slow(0.5, decay=0.9)],

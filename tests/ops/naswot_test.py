@@ -13,4 +13,6 @@ def test_it_is_the_log_determinant_of_units_in_common():
 
 
 def test_the_same_code_twice():
-    assert naswot(jnp.array([[True, False], [True, False]])) == -np.inf
+    codes = jnp.array([[True, False], [True, False]])
+    assert naswot(codes) == -np.inf
+    np.testing.assert_allclose(naswot(codes, ridge=0.5), np.log(2.5**2 - 2**2), rtol=1e-5)

@@ -61,7 +61,8 @@ def ear(
     .. math:: s_k = \max_c \cos(h, q_{kc})
 
     An experience is of a new domain where the mean of :math:`\max_k (s_k - \mu_k) / \sigma_k` over its rows is below
-    `-threshold`, with mean and deviation of :math:`s_k` over rows of the domain. It gets an adaptor
+    `-threshold`, with mean and deviation of :math:`s_k` over rows of the domain, of each without its own part in
+    :math:`q_{kc}`. It gets an adaptor
 
     .. math:: a(z) = z + W_n \max(0, \ldots W_2 \max(0, W_1 z))
 
@@ -77,7 +78,7 @@ def ear(
       dim: H. Prototypes take K C H numbers.
       threshold: how many deviations off rows must be on average.
       space: hidden widths of each candidate. The score grows with the number of units: give them as many.
-      rows: of an experience, on which candidates are scored.
+      rows: of an experience, on which candidates are scored; where it has fewer some come twice.
       adapt_first: whether the first domain gets an adaptor as well, as for an encoder of something else.
 
     Returns:
@@ -152,6 +153,8 @@ def ear(
             raise ValueError(
                 "ear finds another model around its own, which hides its parts: put it before what changes the model."
             )
+        if isinstance(ctx.frozen["frozen"], dict) and "choice" in ctx.frozen["frozen"]:
+            raise ValueError("ear is in the chain twice, and both would find the domains of one: leave one out.")
         check_head(params, ctx, "ear")
         width, classes = linear_head(params, "ear").kernel.shape
         return EarState(
@@ -217,7 +220,11 @@ def ear(
         )
 
         def own(sums, features, mine):
-            near = nearness(s, features)[:, s.domains - 1]
+            # A row is nearer to a sum that it is part of than others of its kind, where there are few.
+            along = hdc_encode(features - s.centre, s.projection) @ codes.T
+            length = jnp.square(codes).sum(-1) - 2 * mine * along + mine * dim
+            near = (along - mine * dim) / jnp.sqrt(jnp.maximum(length, 1.0) * dim)
+            near = jnp.where(ctx.experience.classes, near, -1.0).max(-1)
             return sums + mine.sum(-1) @ (near[:, None] ** jnp.arange(1, 3))
 
         mean, square = over(own, jnp.zeros(2)) / size
@@ -275,8 +282,8 @@ def _hidden(layers: Any, x: jax.Array) -> list[jax.Array]:
 
 
 def _best(adaptor: Adaptor, features: jax.Array) -> jax.Array:
-    """The candidate that tells rows apart best, int32 []."""
-    scores = [naswot(jnp.concatenate(_hidden(layers, features), -1) > 0) for layers in adaptor]
+    """The candidate that tells rows apart best, int32 []; rows may come twice."""
+    scores = [naswot(jnp.concatenate(_hidden(layers, features), -1) > 0, ridge=0.01) for layers in adaptor]
     return jnp.argmax(jnp.stack(scores)).astype(jnp.int32)
 
 
