@@ -3,7 +3,10 @@
 The regularisation of CPE-CLIP: D'Alessandro et al., "Multimodal Parameter-Efficient Few-Shot Class Incremental
 Learning", ICCV workshops 2023, arXiv 2303.04751. Opened: the authors' code (neuraptic/cpe-clip, CoLeLib/training/
 strategies/clip_pe.py), which settles the factor; the paper was not. Where we differ: the code has the factor itself, no
-factor, or none but 0, which are powers of it here; it scales gradients, which after an optimizer is the same for SGD.
+factor, or one of 0 (which leaves the map of the prompts trained), and here these are powers of it; it scales gradients
+in front of an SGD that is made anew in each session, so that its weight decay is not scaled and its momentum carries
+nothing into the next session. A transcription of it differs from SGD with this behind it by 1e-7 in the first session,
+later by what momentum carries over; and by 2e-7 where both go on with their momentum and this stands in front of SGD.
 """
 
 import itertools
@@ -26,12 +29,15 @@ def scale_by_session(
     .. math:: \left( \frac{n_k}{\sum_{j \le k} n_j} \right)^{damping}
 
     that of the first session is 1, and after the last one its factor stays. It belongs after an adaptive optimizer,
-    which would undo a factor of its gradient: `optax.chain(optax.adam(1e-3), scale_by_session(...))`.
+    which would undo a factor of its gradient: `optax.chain(optax.adam(1e-3), scale_by_session(...))`. It counts the
+    updates that it is given: a method that starts the optimizer anew in each experience, as `packnet` does
+    (`ops.restart`), starts the sessions anew as well, and a step that is skipped does not count.
 
     Args:
       session_lens: steps of each session, as `learner.spec.steps`.
       num_new: new classes of each session.
-      damping: 1 in the paper; 0 changes nothing, `math.inf` lets nothing move after the first session.
+      damping: 1 in the authors' code; 0 changes nothing, `math.inf` lets nothing move after the first session. A tracer
+        will do, so that it can be swept.
 
     Returns:
       The transform; its state is the number of steps.
@@ -57,10 +63,10 @@ def scale_by_session(
         for value in values:
             check_size(f"Each entry of {what}", value)
     check_non_negative("damping", damping)
-    factors = np.power(np.divide(new, np.cumsum(new)), damping)
+    shares = np.divide(new, np.cumsum(new)).astype(np.float32)
     starts = np.asarray(list(itertools.accumulate(lens[:-1])), np.int32)
 
     def factor(step):
-        return jnp.asarray(factors, jnp.float32)[jnp.searchsorted(starts, step, side="right")]
+        return jnp.power(shares, damping)[jnp.searchsorted(starts, step, side="right")]
 
     return optax.with_extra_args_support(optax.scale_by_schedule(factor))

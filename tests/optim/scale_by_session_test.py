@@ -42,6 +42,16 @@ def test_a_damping_of_0_changes_nothing_and_one_without_bound_lets_nothing_move(
     assert moved == [True] * 3 + [False] * 2
 
 
+def test_damping_may_be_swept():
+    np.testing.assert_array_equal(jax.jit(jax.vmap(swept))(jnp.array([0.5, math.inf])), [[0.5] * 2, [0.0] * 2])
+
+
+def swept(damping):
+    tx = optim.scale_by_session([1, 1], [3, 1], damping=damping)
+    _, state = tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
+    return tx.update(jnp.ones(2), state)[0]
+
+
 def test_what_it_refuses():
     for lens, new, match in (
         ([], [], "expects steps and new classes of each session, got 0 and 0"),
