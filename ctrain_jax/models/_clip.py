@@ -4,10 +4,11 @@ Radford et al., "Learning Transferable Visual Models From Natural Language Super
 Where we differ: small; the scale is a number and not trained. Written from the description; no code was opened.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from ctrain_jax.core._base import Outputs
@@ -61,17 +62,20 @@ class Clip(nn.Module):
         check_transformer(self)
         check_size("dim", self.dim)
         check_positive("scale", self.scale)
-        lengths = {len(name) for name in self.names}
+        names = [list(name) if isinstance(name, Iterable) else [] for name in self.names]
+        lengths = {len(name) for name in names}
         if len(self.names) != self.num_classes or len(lengths) != 1 or min(lengths) < 1:
             raise ValueError(
                 f"names must be {self.num_classes} lists of tokens of one length, got {len(self.names)} of lengths "
                 f"{sorted(lengths)}."
             )
-        tokens = [token for name in self.names for token in name]
-        if min(tokens) < 0 or max(tokens) >= self._vocabulary():
+        tokens = np.asarray(names)
+        if not np.issubdtype(tokens.dtype, np.integer):
+            raise ValueError(f"names must be of tokens, whole numbers from 0, got {names[0]}: encode the text first.")
+        if tokens.min() < 0 or tokens.max() >= self._vocabulary():
             raise ValueError(
-                f"names must be of tokens from 0 to below vocabulary={self._vocabulary()}, got {min(tokens)} to "
-                f"{max(tokens)}."
+                f"names must be of tokens from 0 to below vocabulary={self._vocabulary()}, got {tokens.min()} to "
+                f"{tokens.max()}."
             )
 
     @nn.compact

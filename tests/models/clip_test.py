@@ -36,12 +36,15 @@ def test_logits_are_scaled_cosines_and_a_new_name_adds_no_parameter():
 
 
 def test_what_it_refuses():
-    for names in (NAMES[:2], ((0, 1), (0, 2), (3,)), ((), (), ())):
+    for names in (NAMES[:2], ((0, 1), (0, 2), (3,)), ((), (), ()), (0, 1, 2)):
         with pytest.raises(ValueError, match="names must be 3 lists of tokens of one length"):
             Clip(3, names)
     for names, vocabulary in ((NAMES, 3), (((0, 1), (0, -1), (3, 1)), None)):
         with pytest.raises(ValueError, match="tokens from 0 to below vocabulary"):
             Clip(3, names, vocabulary=vocabulary)
+    for names in (("bag", "hat", "tie"), ((0.0, 1.0), (0.0, 2.0), (3.0, 1.0))):
+        with pytest.raises(ValueError, match="names must be of tokens, whole numbers from 0"):
+            Clip(3, names)
     with pytest.raises(ValueError, match="width must be a multiple of heads"):
         Clip(3, NAMES, width=9)
     with pytest.raises(ValueError, match="scale must be above 0"):
