@@ -80,15 +80,43 @@ def test_prompts_and_their_map_are_all_that_is_trained():
     )
 
 
+def test_leaves_of_the_base_that_stay_trained():
+    model = peft.cpe_clip(3, 2, train=r"image\.head")(core.from_linen(BASE))
+    trained = jax.eval_shape(model.init, jax.random.key(0), INPUTS).params["base"]
+    assert sorted(trained) == ["image.head.bias", "image.head.kernel"]
+
+
+class Foreign(nn.Module):
+    """Its blocks are called as ours are, and are of another kind: prompts would not reach them."""
+
+    @nn.compact
+    def __call__(self, inputs, train=False):
+        flat, towers = inputs.reshape(len(inputs), -1), [Tower(name="image"), Tower(name="text")]
+        return core.Outputs(towers[0](flat) * towers[1](flat))
+
+
+class Tower(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return Layer(name="block_0")(x)
+
+
+class Layer(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(nn.LayerNorm(name="norm_0")(x))
+
+
 def test_what_it_refuses():
     for arguments, match in (
         ({"length": 0}, "length"),
         ({"depth": 0}, "depth"),
         ({"text": "append"}, "text must be"),
         ({"image": "append"}, "image must be"),
+        ({"train": "(head"}, "train expects a regular expression"),
     ):
         with pytest.raises(ValueError, match=match):
             peft.cpe_clip(**arguments)
-    for depth, base in ((4, BASE), (1, models.MLP(3))):
+    for depth, base in ((4, BASE), (1, models.MLP(3)), (1, Foreign())):
         with pytest.raises(ValueError, match="cpe_clip expects towers .* use models.Clip, or a lower depth"):
             jax.eval_shape(peft.cpe_clip(2, depth)(core.from_linen(base)).init, jax.random.key(0), INPUTS)
