@@ -4,9 +4,8 @@ D'Alessandro, Alonso, Calabres and Galar, "Multimodal Parameter-Efficient Few-Sh
 workshops 2023, arXiv 2303.04751. Opened: the authors' code (neuraptic/cpe-clip, CoLeLib/models/clip_models.py and
 training/strategies/clip_pe.py); the paper was not. Where we differ: prompts stand in front of all tokens and have no
 place of their own, where theirs stand behind the first token of a text and move the places of the others on, and at the
-end of an image; prompts and the map's kernel start larger, and its bias at 0; theirs enter the image tower in front of
-a LayerNorm that CLIP has ahead of its blocks; their third mode, which repeats prompts instead of what blocks make of
-them, is not here. A transcription with the prompts in front,
+end of an image; theirs enter the image tower in front of a LayerNorm that CLIP has ahead of its blocks; their third
+mode, which repeats prompts instead of what blocks make of them, is not here. A transcription with the prompts in front,
 of random weights, differs by 3e-6 in logits for each pair of modes, and 7e-9 in gradients; by 0.01 (of 2) with those of
 a text behind its first token, and by 0.4 where they move its places on as well.
 """
@@ -84,12 +83,17 @@ def cpe_clip(
                     f"cpe_clip expects towers params['text'] and params['image'] of at least depth={depth} blocks of "
                     f"models, block_0, block_1, ..., got {found}: use models.Clip, or a lower depth."
                 )
-            widths = [base.params[tower]["block_0"]["norm_0"]["scale"].shape[0] for tower in TOWERS]
-            keys, glorot = jax.random.split(rng), jax.nn.initializers.glorot_uniform(batch_axis=0)
+            d, e = (base.params[tower]["block_0"]["norm_0"]["scale"].shape[0] for tower in TOWERS)
+            keys = jax.random.split(rng, 3)
+
+            def uniform(key, shape, bound):
+                return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+
+            # As there: PyTorch's Glorot takes all prompts for one layer of `length * d` inputs, `depth * d` outputs.
             return {
-                "prompts": glorot(keys[0], (depth, length, widths[0])),
-                "kernel": jax.nn.initializers.lecun_normal()(keys[1], (widths[0], widths[1])),
-                "bias": jnp.zeros(widths[1]),
+                "prompts": uniform(keys[0], (depth, length, d), (6 / (d * (length + depth))) ** 0.5),
+                "kernel": uniform(keys[1], (d, e), d**-0.5),
+                "bias": uniform(keys[2], (e,), d**-0.5),
             }
 
         def apply(new, base, inputs, **options):

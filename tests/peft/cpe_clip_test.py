@@ -80,6 +80,14 @@ def test_prompts_and_their_map_are_all_that_is_trained():
     )
 
 
+def test_prompts_and_their_map_start_within_the_bounds_of_pytorch():
+    model = peft.cpe_clip(3, 2)(core.from_linen(BASE))
+    new = jax.jit(lambda key: model.init(key, INPUTS).params["new"])(jax.random.key(0))
+    for name, bound in {"prompts": (6 / (3 * 8 + 2 * 8)) ** 0.5, "kernel": 8**-0.5, "bias": 8**-0.5}.items():
+        largest = np.abs(new[name]).max()
+        assert 0.6 * bound < largest <= bound, f"{name}: {largest} of {bound}"
+
+
 def test_leaves_of_the_base_that_stay_trained():
     model = peft.cpe_clip(3, 2, train=r"image\.head")(core.from_linen(BASE))
     trained = jax.eval_shape(model.init, jax.random.key(0), INPUTS).params["base"]
