@@ -10,6 +10,7 @@ the less of it was learned. As in the summary, what the softmax gives to ranks t
 """
 
 import jax
+import jax.core
 import jax.numpy as jnp
 
 from ctrain_jax.core import Method

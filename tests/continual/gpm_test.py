@@ -1,5 +1,7 @@
 """GPM against bases found by numpy's SVD, and the promise: what old inputs see does not move."""
 
+import types
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import optax
 import pytest
 
 from ctrain_jax import continual, core, models, testing
+from ctrain_jax.continual.optimization._bases import layer_inputs
 from tests.short import short_learner, short_run
 
 THRESHOLD = 0.9
@@ -33,6 +36,20 @@ def run(method, **options):
         state = core.run_experience(learner, state, data, t)
         states.append(jax.tree.map(jnp.array, state))
     return learner, states
+
+
+def test_rows_that_fill_up_devices_are_no_rows():
+    model, x = core.from_linen(Small()), jnp.asarray(np.random.default_rng(0).normal(size=(8, 12)), jnp.float32)
+    params = jax.jit(model.init)(jax.random.key(0), x).params
+
+    def found(filled):
+        # As core does where three devices share eight rows.
+        ctx = types.SimpleNamespace(
+            forward=lambda params, inputs, task: model.apply(core.Variables(params, {}), inputs[jnp.arange(filled) % 8])
+        )
+        return jax.jit(lambda params, x: layer_inputs(ctx, params, x))(params, x)
+
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), found(9), found(8))
 
 
 def inputs_of(learner, state, t):

@@ -71,11 +71,16 @@ def layer_inputs(ctx: Context, params: PyTree, inputs: jax.Array, task: Any = No
     import flax.linen as nn
     from flax.core import tracers
 
-    outside = tracers.current_trace()
+    rows, outside = inputs.shape[0], tracers.current_trace()
+    filled = rows
     found: dict[str, list[jax.Array]] = {}
 
     def watch(next_call, args, kwargs, context):
+        nonlocal filled
         layer = context.module
+        if context.method_name == "__call__" and not layer.path:
+            # Devices that do not divide the rows have them filled up.
+            filled = len(next(iter((*args, *kwargs.values()))))
         # What a layer inside of nn.remat or nn.scan is given does not outlive the call.
         seen = context.method_name == "__call__" and tracers.current_trace() == outside
         if seen and isinstance(layer, nn.Dense | nn.Conv | Conv):
@@ -89,9 +94,8 @@ def layer_inputs(ctx: Context, params: PyTree, inputs: jax.Array, task: Any = No
 
     with nn.intercept_methods(watch):
         ctx.forward(params, inputs, task=task)
-    rows = inputs.shape[0]
     # A layer that is called twice has two inputs for each row.
-    joined = {name: [x.reshape(rows, -1, x.shape[-1]) for x in parts] for name, parts in found.items()}
+    joined = {name: [x.reshape(filled, -1, x.shape[-1])[:rows] for x in parts] for name, parts in found.items()}
     return {
         name: jnp.concatenate(parts, axis=1).reshape(-1, parts[0].shape[-1]).astype(jnp.float32)
         for name, parts in joined.items()
