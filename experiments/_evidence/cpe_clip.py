@@ -9,7 +9,8 @@ import numpy as np
 import optax
 
 from ctrain_jax import continual, core, models, optim, peft, streams
-from experiments._evidence._common import Check, Claim, distance, estimate, gate, means, runs, trained
+from experiments._evidence._common import Check, Claim, distance, gate, runs, trained
+from experiments._evidence.scale_by_session import saved
 
 TOP, LEGS, WHOLE, FOOT, HAND, SHORT, LONG, CLOSED, OPEN, NOTHING = range(10)
 NAMES = (
@@ -63,19 +64,12 @@ def claims(seeds: Sequence[int], data_dir: str | None) -> list[Claim]:
     for among, ends in protocols.items():
         drop = {name: 100 * np.asarray(results[name].accuracy)[:, 0, 0] - end[:, 0] for name, end in ends.items()}
         novel = {name: end[:, 1:].mean(1) for name, end in ends.items()}
-        claimed += [
-            estimate(
-                "Fashion-MNIST, two towers taught 6 classes, then 2 sessions of 2 classes and 5 shots, rows told apart "
-                f"from {among}: points of base accuracy lost with damping, less 0.6 of those without ({means(**drop)})",
-                drop["damped"] - 0.6 * drop["plain"],
-                most=0,
-            ),
-            estimate(
-                f"the same: points of novel accuracy above no damping ({means(**novel)})",
-                novel["damped"] - novel["plain"],
-                least=-3,
-            ),
-        ]
+        claimed += saved(
+            "Fashion-MNIST, two towers taught 6 classes, then 2 sessions of 2 classes and 5 shots, rows told apart "
+            f"from {among}",
+            drop,
+            novel,
+        )
     return claimed
 
 

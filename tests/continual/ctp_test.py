@@ -12,6 +12,7 @@ import pytest
 from ctrain_jax import continual, core, models, testing
 from ctrain_jax.continual.representation import _ctp
 from tests.losses.info_nce_test import by_hand
+from tests.rehearsed import spy
 
 MODEL = core.from_linen(models.TwoTower(4, hidden=(5,), activation=jnp.tanh))
 TAU, QUEUE = 0.3, 12
@@ -21,12 +22,7 @@ OPTIONS = {"alpha": 1.5, "temperature": TAU, "momentum": 0.8, "first_momentum": 
 @functools.cache
 def learning():
     """A learner and its compiled functions; a spy remembers the incoming rows."""
-    spy = core.Method(
-        "spy",
-        init=lambda rng, params, ctx: {"row": jnp.zeros(8, int), "weights": jnp.zeros(8)},
-        update=lambda s, ts, ctx: ({name: ctx.incoming[name] for name in s}, ts),
-    )
-    method = core.chain(continual.ctp(3.0, **OPTIONS), spy)
+    method = core.chain(continual.ctp(3.0, **OPTIONS), spy(8))
     learner = core.make_learner(MODEL, method, optax.sgd(0.5), testing.standard_stream(), batch_size=8)
     return learner, core.to_device(learner.stream), jax.jit(learner.step), jax.jit(learner.begin)
 
