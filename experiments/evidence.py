@@ -11,8 +11,8 @@ Each check writes ctrain_jax/evidence/<name>.json and prints a line for each cla
 is an exact identity; an estimate is a mean over at least five seeds with Student's interval of 95 percent, and it holds
 where the whole interval does. --tables only writes the tables in the README of each family again, from the files.
 
-DIR is where `make data` prepared MNIST, the default folder of tensorflow-datasets otherwise. A check that wants MNIST
-and finds none is left out with a line that says how to get it. Exit codes: 0 every gate holds (a missed estimate is
+DIR is where `make data` prepared MNIST and a book in seven languages, the default folder of tensorflow-datasets
+otherwise. A check that wants one and finds none is left out with a line that says how to get it. Exit codes: 0 every gate holds (a missed estimate is
 stored as it was measured), 1 a gate fails, 2 wrong use or a check left out.
 
 A new check is experiments/_evidence/<name>.py with a `CHECK`, beside the factory <name>.
@@ -47,7 +47,7 @@ def define_flags() -> None:
     flags.DEFINE_bool("all", False, "Run every check.")
     flags.DEFINE_bool("missing", False, "Run the checks that have no evidence file.")
     flags.DEFINE_bool("tables", False, "Run nothing, write the tables of the READMEs again.")
-    flags.DEFINE_string("data_dir", None, "Where MNIST is prepared for tensorflow-datasets.")
+    flags.DEFINE_string("data_dir", None, "Where `make data` prepared MNIST and the book.")
     flags.DEFINE_string("out", None, "Folder of the evidence files; that of the package by default.")
 
 
@@ -88,7 +88,7 @@ def measure(name: str, check: Check, data_dir: str | None = None) -> dict[str, A
     Args:
       name: of the factory.
       check: its check.
-      data_dir: where MNIST is prepared.
+      data_dir: where MNIST and the book are prepared.
 
     Returns:
       The content of its evidence file.
