@@ -1,12 +1,12 @@
 """The projector and a step of a session in numpy, position by position; what learns when."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from ctrain_jax import continual, core, testing
-from tests.rehearsed import Headless, Skipping, rows_of, spy, unit
+from tests.rehearsed import MODEL, Headless, Skipping, rows_of, spy, unit
 from tests.short import short_learner
 
 SUPPRESS, SEPARATE = 0.3, 0.2
@@ -44,6 +44,20 @@ def projected(projector, maps):
     return maps.mean(0) @ p["mean"] + base[0] + new[0], new[1], new[2]
 
 
+def regressed(features, targets, labels):
+    """The loss of each row."""
+    return (np.sum(unit(np.stack(features)) * targets[labels], -1) - 1) ** 2 / 2
+
+
+def maps_of(params, inputs, stats=None):
+    """What the standard model has in front of its head, as maps; statistics are those of the rows by default."""
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+    hidden = inputs @ p["Dense_0"]["kernel"]
+    mean, var = (hidden.mean(0), hidden.var(0)) if stats is None else (stats["mean"], stats["var"])
+    hidden = (hidden - mean) / np.sqrt(var + 1e-5) * p["BatchNorm_0"]["scale"] + p["BatchNorm_0"]["bias"]
+    return np.maximum(np.maximum(hidden, 0) @ p["Dense_1"]["kernel"] + p["Dense_1"]["bias"], 0).reshape(-1, 4, 4)
+
+
 def below(tree):
     return {name: leaf for name, leaf in tree.items() if name != "projector"}
 
@@ -53,47 +67,53 @@ def test_a_session_trains_the_second_branch_alone_by_rows_and_the_means_of_the_b
     learner = short_learner(core.chain(method, spy(8)), steps=5)
     data, begin, chunk, end = core.to_device(learner.stream), *map(jax.jit, (learner.begin, learner.chunk, learner.end))
     start = core.start(learner)
-    over = end(chunk(begin(start, data, 0), data, 0, 0, 5)[0], data, 0)
-    was, now = (state.params["projector"]["branches"] for state in (start, over))
+    started, record = chunk(begin(start, data, 0), data, 0, 0, 1)
+    inputs, labels = rows_of(learner.stream, started.method_state["spy"])
+    targets = np.asarray(start.frozen["targets"], np.float64)
+    assert len(set(np.bincount(labels, minlength=2))) == 2, "a mean over rows is not one over classes"
+    losses = regressed(
+        [projected(start.params["projector"], maps)[0] for maps in maps_of(start.params, inputs)], targets, labels
+    )
+    np.testing.assert_allclose(record["loss"], losses.mean(), rtol=1e-4)
+
+    over = end(chunk(started, data, 0, 1, 4)[0], data, 0)
+    was, now = jax.device_get([state.params["projector"]["branches"] for state in (start, over)])
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[1], b[1]), was, now)
     assert all(np.any(was[name][0] != now[name][0]) for name in was)
+    assert np.any(was["gate"][0]) and not np.any(was["gate"][1])
 
     before = begin(over, data, 1)
-    x = learner.stream.source.train["inputs"][:9]
-    gone = jax.tree.map(lambda leaf: leaf.at[1].set(0), now)
-    logits = [
-        method.model(testing.standard_model())
-        .apply(core.Variables(params, over.model_state, before.frozen), x)[0]
-        .logits
-        for params in (before.params, before.params | {"projector": before.params["projector"] | {"branches": gone}})
-    ]
+    assert optax.tree.get(over.opt_state, "count") == 5
+    assert optax.tree.get(before.opt_state, "count") == 0
+    gone = {name: np.stack([leaf[0], np.zeros_like(leaf[1])]) for name, leaf in now.items()}
+    batch = {"inputs": learner.stream.source.train["inputs"][:9], "weights": np.ones(9), "row": np.arange(9)}
+    answer = jax.jit(lambda state: learner.predict(state, data, 1, batch).logits)
+    without = before.params | {"projector": before.params["projector"] | {"branches": gone}}
+    logits = [answer(state) for state in (before, before._replace(params=without))]
     np.testing.assert_array_equal(*logits)
+    assert np.all(np.argsort(logits[0])[:, :2] >= 4), "classes that were not seen come last"
 
     first, _ = chunk(before, data, 1, 0, 1)
     last, record = chunk(first, data, 1, 4, 1)
     jax.tree.map(np.testing.assert_array_equal, below(last.params), below(before.params))
     jax.tree.map(np.testing.assert_array_equal, last.model_state, over.model_state)
-    kept, moved = (state.params["projector"]["branches"] for state in (over, last))
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[0], b[0]), kept, moved)
+    moved = jax.device_get(last.params["projector"]["branches"])
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[0], b[0]), now, moved)
     np.testing.assert_array_equal(last.params["projector"]["mean"], over.params["projector"]["mean"])
-    assert all(np.any(kept[name][1] != moved[name][1]) for name in kept)
-
-    def maps(record):
-        inputs, labels = rows_of(learner.stream, record)
-        head = before.frozen["head"]
-        variables = core.Variables(below(first.params) | {"head": head}, over.model_state)
-        outputs, _ = testing.standard_model().apply(variables, jnp.asarray(inputs, jnp.float32))
-        return np.asarray(outputs.features, np.float64).reshape(-1, 4, 4), labels
+    assert all(np.any(now[name][1] != moved[name][1]) for name in now)
 
     split, batch = learner.stream.experiences["train"], jax.tree.map(np.asarray, last.method_state["spy"])
     assert batch["weights"].tolist() == [1] * 5 + [0] * 3
-    old, labels = maps({"row": split.rows[0][:50], "experience": np.zeros(50, int)})
-    new, arrived = (leaf[:5] for leaf in maps(batch))
+    records = {"row": [*split.rows[0][:50], *batch["row"][:5]], "experience": [0] * 50 + [1] * 5}
+    inputs, labels = rows_of(learner.stream, records)
+    maps = maps_of(first.params, inputs, over.model_state["batch_stats"]["BatchNorm_0"])
+    old, new, labels, arrived = maps[:50], maps[50:], labels[:50], labels[50:]
     means = np.stack([old[labels == k].mean(0) for k in (0, 1)])
     found = [projected(first.params["projector"], each) for each in (*means, *new)]
-    targets, labels = np.asarray(before.frozen["targets"], np.float64), np.array([0, 1, *arrived])
+    labels = np.array([0, 1, *arrived])
+    np.testing.assert_array_equal(before.frozen["targets"], start.frozen["targets"])
     np.testing.assert_allclose(targets @ targets.T, 1.2 * np.eye(6) - 0.2, atol=1e-5)
-    losses = np.array([(unit(f) @ targets[k] - 1) ** 2 / 2 for (f, _, _), k in zip(found, labels, strict=True)])
+    losses = regressed([f for f, _, _ in found], targets, labels)
     value = np.mean([losses[labels == k].mean() for k in set(labels)])
     value += SUPPRESS * np.sqrt(np.mean([gate**2 for _, gate, _ in found[:2]]))
     for k in range(3):
@@ -101,10 +121,46 @@ def test_a_session_trains_the_second_branch_alone_by_rows_and_the_means_of_the_b
         value += SEPARATE / 2 * abs(base @ rest)
     np.testing.assert_allclose(record["loss"], value, rtol=1e-4)
 
+    state = end(last, data, 1).method_state["mamba_fscil"]
+    np.testing.assert_array_equal(state.base, np.arange(6) < 2)
+    np.testing.assert_array_equal(state.counts, np.bincount(learner.stream.source.train["labels"][:87], minlength=6))
+
+
+def test_without_a_width_the_scans_add_to_the_mean_of_the_maps():
+    def init(rng, inputs):
+        return core.Variables({"head": {"kernel": np.zeros((12, 3), np.float32)}})
+
+    def apply(variables, inputs, **options):
+        return core.Outputs(inputs @ variables.params["head"]["kernel"], inputs), variables.model_state
+
+    model = continual.mamba_fscil((2, 2), states=1).model(core.Model(init, apply))
+    x = np.random.default_rng(0).normal(size=(5, 12)).astype(np.float32)
+    shapes = jax.eval_shape(lambda key: model.init(key, x), jax.random.key(0))
+    silent = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    outputs, _ = jax.jit(model.apply)(silent, x)
+    np.testing.assert_allclose(outputs.features, x.reshape(5, 4, 3).mean(1), rtol=1e-5, atol=1e-6)
+
+
+def test_rows_that_fill_up_a_batch_on_more_devices_are_not_taken_for_means():
+    mesh = jax.sharding.AbstractMesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    learner = core.make_learner(
+        MODEL,
+        continual.mamba_fscil((1, 1), states=1),
+        optax.sgd(0.1),
+        testing.standard_stream(),
+        batch_size=6,
+        mesh=mesh,
+    )
+    start = jax.eval_shape(learner.init, jax.random.key(0))
+    after, _ = jax.eval_shape(learner.step, start, core.to_device(learner.stream), 0, 0)
+    assert jax.tree.structure(after) == jax.tree.structure(start)
+
 
 def test_what_it_refuses():
     method = continual.mamba_fscil((2, 2), width=6)
     for make, match in (
+        (lambda: continual.mamba_fscil(7), "grid as rows and columns of the maps, got 7: give two numbers"),
+        (lambda: continual.mamba_fscil((1, 1, 2)), "grid as rows and columns"),
         (lambda: continual.mamba_fscil((0, 2)), "A side of grid expects a whole number of at least 1"),
         (lambda: continual.mamba_fscil((2, 2), states=0), "states expects a whole number of at least 1"),
         (lambda: continual.mamba_fscil((2, 2), width=0), "width expects a whole number of at least 1"),

@@ -22,7 +22,10 @@ class Projected(NamedTuple):
 
 
 def draw_branch(rng: jax.Array, places: int, channels: int, width: int, states: int, rank: int) -> Branch:
-    """Parameters as PyTorch draws them, uniform within the root of 1 / fan-in, and as Mamba starts its scan."""
+    """Parameters as PyTorch draws them, uniform within the root of 1 / fan-in, and as Mamba starts its scan.
+
+    Those of a place are uniform within 0.02, in the authors' code normal with that deviation.
+    """
     fans = {
         "wide": ((channels, 2 * channels), channels),
         "wide_bias": ((2 * channels,), channels),
