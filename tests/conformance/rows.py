@@ -113,7 +113,7 @@ METHODS = {
     "local_loss": [lambda: continual.local_loss()],
     "lucir": [lambda: continual.lucir(4, eta=4.0)],
     "lwf": [lambda: continual.lwf(0.5)],
-    "mamba_fscil": [lambda: continual.mamba_fscil((1, 2), width=6, states=2)],
+    "mamba_fscil": [lambda: continual.mamba_fscil((1, 1), states=1)],
     "mas": [lambda: continual.mas(1.0)],
     "mip_hypernet": [lambda: continual.mip_hypernet(3, beta=1.0, dim=3, hidden=(4, 5))],
     "mir": [
