@@ -90,6 +90,7 @@ METHODS = {
     "fetril": [lambda: continual.fetril(steps=20, batch_size=16)],
     "fscil_tricks": [lambda: core.chain(RGB, continual.fscil_tricks(turns=1, train="^Dense_1"), ROWS)],
     "gacil": [lambda: continual.gacil(32)],
+    "gcab": [lambda: continual.gcab(3, tokens=2, heads=2, hidden=6)],
     "gdumb": [
         lambda: continual.gdumb(18, epochs=2),
         lambda: continual.gdumb(20, epochs=1, schedule="constant", momentum=0.0),

@@ -6,6 +6,7 @@ from ctrain_jax.continual.architecture._dst_cl import DstClState, dst_cl
 from ctrain_jax.continual.architecture._ear import EarState, ear
 from ctrain_jax.continual.architecture._expert_gate import ExpertGateState, expert_gate
 from ctrain_jax.continual.architecture._exssnet import ExssnetState, exssnet
+from ctrain_jax.continual.architecture._gcab import GcabState, gcab
 from ctrain_jax.continual.architecture._hyperinterval import HyperintervalState, hyperinterval
 from ctrain_jax.continual.architecture._mamba_fscil import MambaFscilState, mamba_fscil
 from ctrain_jax.continual.architecture._mip_hypernet import mip_hypernet
@@ -20,6 +21,7 @@ __all__ = [
     "EarState",
     "ExpertGateState",
     "ExssnetState",
+    "GcabState",
     "HyperintervalState",
     "MambaFscilState",
     "PacknetState",
@@ -29,6 +31,7 @@ __all__ = [
     "ear",
     "expert_gate",
     "exssnet",
+    "gcab",
     "hyperinterval",
     "mamba_fscil",
     "mip_hypernet",
