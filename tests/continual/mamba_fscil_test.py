@@ -67,6 +67,10 @@ def test_a_session_trains_the_second_branch_alone_by_rows_and_the_means_of_the_b
     learner = short_learner(core.chain(method, spy(8)), steps=5)
     data, begin, chunk, end = core.to_device(learner.stream), *map(jax.jit, (learner.begin, learner.chunk, learner.end))
     start = core.start(learner)
+    # As drawn, time is so short that states hold next to nothing.
+    drawn = jax.device_get(start.params["projector"]["branches"])
+    drawn |= {"time_bias": drawn["time_bias"] + 3, "read": 5 * drawn["read"], "a_log": drawn["a_log"] - 1}
+    start = start._replace(params=start.params | {"projector": start.params["projector"] | {"branches": drawn}})
     started, record = chunk(begin(start, data, 0), data, 0, 0, 1)
     inputs, labels = rows_of(learner.stream, started.method_state["spy"])
     targets = np.asarray(start.frozen["targets"], np.float64)
