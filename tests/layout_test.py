@@ -5,6 +5,7 @@ import importlib
 import inspect
 import json
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -156,6 +157,8 @@ def test_the_readme_of_a_folder_names_what_is_in_it(path):
     module = importlib.import_module(f"ctrain_jax.{path.parent.name}")
     text = (path.parent / "README.md").read_text()
     assert not [name for name in module.__all__ if f"`{name}`" not in text and f"`{name}(" not in text]
+    rows = re.findall(r"^\| `(\w+)\(", text, flags=re.MULTILINE)
+    assert len(rows) == len(set(rows)), sorted(name for name in set(rows) if rows.count(name) > 1)
 
 
 def test_nothing_executes_what_it_loads():
