@@ -1,16 +1,19 @@
 """The block in numpy, unit by unit; what an experience leaves alone; features led back."""
 
 import functools
+import itertools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from ctrain_jax import continual, core, testing
+from ctrain_jax import continual, core, models, streams, testing
 from ctrain_jax.continual.architecture import _gated
 from tests.rehearsed import Headless, rows_of, spy
-from tests.short import short_learner
+from tests.short import bits, short_learner
 
 T, SPARSE, LAM, SHARPEST = 4, 0.3, 0.7, 20.0
 STREAM = testing.standard_stream()
@@ -115,22 +118,24 @@ def test_what_later_experiences_leave_alone():
     np.testing.assert_array_equal(columns, np.arange(6) >= 4)
 
 
-def test_the_loss_of_a_step():
+@pytest.mark.parametrize("t", [0, 2])
+def test_the_loss_of_a_step(t):
+    """Nothing is distilled in the first experience."""
     _, _, go, found = states()
-    before, _ = go(found[2][0], 2, 0, 2)
-    after, record = go(before, 2, 2, 1)
+    before, _ = go(found[t][0], t, 0, 2)
+    after, record = go(before, t, 2, 1)
     seen = after.method_state["spy"]
     x, labels = rows_of(STREAM, seen)
     teacher = before.method_state["gcab"].teacher
     new, old = (part.astype(np.float64) for part in (network(before, x, train=True), network(before, x, teacher)))
     gated = as64(before.params["gated"])
     gates = {name: sigmoid(float(before.frozen["sharpness"]) * e) for name, e in gated["gates"].items()}
-    rows = np.stack([attended(gated["block"], gates, gated["tokens"][2], tokens) for tokens in new])
-    logits = (rows @ gated["head"]["kernel"] + gated["head"]["bias"])[:, 4:]
-    fit = np.log(np.exp(logits).sum(1)) - logits[np.arange(8), labels - 4]
+    rows = np.stack([attended(gated["block"], gates, gated["tokens"][t], tokens) for tokens in new])
+    logits = (rows @ gated["head"]["kernel"] + gated["head"]["bias"])[:, 2 * t : 2 * t + 2]
+    fit = np.log(np.exp(logits).sum(1)) - logits[np.arange(8), labels - 2 * t]
     free = {name: 1 - np.asarray(bank).any(0) for name, bank in before.frozen["masks"].items()}
     crowded = sum((gates[name] * free[name]).sum() for name in free) / sum(part.sum() for part in free.values())
-    expected = fit.mean() + SPARSE * crowded + LAM * ((new - old) ** 2).mean()
+    expected = fit.mean() + SPARSE * crowded + (LAM if t else 0) * ((new - old) ** 2).mean()
     assert LAM * ((new - old) ** 2).mean() > 1e-3
     np.testing.assert_allclose(record["loss"], expected, rtol=1e-4)
 
@@ -180,6 +185,65 @@ def test_two_affine_drifts_are_led_back_and_none_is_the_identity():
     assert not fits["bias"][0].any()
     for own, expected in zip(led, seen, strict=True):
         np.testing.assert_allclose(own, expected, atol=1e-3)
+
+
+def test_what_an_experience_hands_on():
+    """The network to lead features back to, new gates, an optimizer without a past."""
+    _, _, _, found = states()
+    for (_, _, over), (begun, _, _) in itertools.pairwise(found):
+        teacher = over.method_state["gcab"].teacher
+        below = {name: leaf for name, leaf in over.params.items() if name != "gated"}
+        assert bits(teacher) == bits((below, over.model_state))
+        was, now = (state.params["gated"]["gates"] for state in (over, begun))
+        assert not any(np.any(was[name] == now[name]) for name in was)
+        assert max(np.abs(leaf).max() for leaf in now.values()) < 0.5, "drawn"
+        moments = optax.tree.get(begun.opt_state, "mu")["gated"]
+        assert not any(np.any(leaf) for leaf in jax.tree.leaves(moments))
+
+
+def test_gates_alone_and_classes_that_come_again():
+    stream = streams.domain_incremental(STREAM.source, 2)
+    alone = continual.gcab(2, tokens=2, heads=2, hidden=6, compensate=False)
+    learner = short_learner(alone, model=core.from_linen(models.MLP(3, hidden=(16,))), stream=stream, steps=5)
+    data, state = core.to_device(stream), core.start(learner)
+    begin, chunk, end = map(jax.jit, (learner.begin, learner.chunk, learner.end))
+    for t in range(2):
+        state = end(chunk(begin(state, data, t), data, t, 0, 5)[0], data, t)
+        np.testing.assert_array_equal(state.frozen["owner"], np.full(3, t))
+    for t in range(2):
+        np.testing.assert_array_equal(state.frozen["back"]["kernel"][t], np.eye(8))
+        assert not state.frozen["back"]["bias"][t].any()
+
+
+def test_sums_of_a_drift_are_in_full_precision():
+    """On devices whose products of matrices are coarser by default."""
+    rows = jnp.ones((4, 5))
+    traced = jax.make_jaxpr(_gated.add_pairs)(_gated.no_pairs(5), rows, rows, jnp.ones(4))
+    found = [eqn.params["precision"] for eqn in traced.eqns if eqn.primitive.name == "dot_general"]
+    assert found == [(jax.lax.Precision.HIGHEST,) * 2] * 2
+
+
+def test_features_of_half_precision():
+    learner = short_learner(method(), model=core.from_linen(Half()))
+    data = core.to_device(STREAM)
+
+    def run(key):
+        state = learner.begin(learner.init(key), data, 0)
+        state = learner.end(learner.step(state, data, 0, 0)[0], data, 0)
+        return state, learner.evaluate(state, data, 0), learner.end(learner.begin(state, data, 1), data, 1)
+
+    over, _, last = jax.eval_shape(run, jax.random.key(0))
+    for state in (over, last):
+        assert {leaf.dtype for leaf in jax.tree.leaves(state.frozen["back"])} == {jnp.dtype("float32")}
+
+
+class Half(nn.Module):
+    """Features and logits as the layers compute them; the head has no bias."""
+
+    @nn.compact
+    def __call__(self, inputs):
+        hidden = nn.relu(nn.Dense(16, dtype=jnp.bfloat16)(inputs))
+        return core.Outputs(nn.Dense(6, use_bias=False, dtype=jnp.bfloat16, name="head")(hidden), hidden)
 
 
 def first_step(method):

@@ -94,7 +94,9 @@ def add_pairs(sums: Pairs, new: jax.Array, old: jax.Array, weights: jax.Array) -
     """With rows [N, D] of some weights [N]."""
     rows = jnp.concatenate([new, jnp.ones((len(new), 1))], 1)
     weighed = (rows * weights[:, None]).T
-    return Pairs(sums.gram + weighed @ rows, sums.cross + weighed @ (old - new))
+    # Features of one network are nearly collinear, and `ridge` factors their products.
+    with jax.default_matmul_precision("highest"):
+        return Pairs(sums.gram + weighed @ rows, sums.cross + weighed @ (old - new))
 
 
 def drift_projection(sums: Pairs, gamma: jax.Array) -> Any:
