@@ -269,6 +269,16 @@ def test_what_it_refuses():
         (lambda: core.start(short_learner(continual.gcab(2))), "gates for 2 tasks, and the stream has 3 experiences"),
         (lambda: first_step(core.chain(continual.er(8), continual.gcab(3))), "another method appends rows: leave that"),
         (lambda: short_learner(continual.gcab(3), model=core.from_linen(Headless())), "expects the last layer"),
+        (lambda: short_learner(continual.gcab(3), model=core.from_linen(Tokens())), r"features \[B, D\], tokens one"),
     ):
         with pytest.raises(ValueError, match=sentence):
             make()
+
+
+class Tokens(nn.Module):
+    """Features [B, 3, 4] under a head for each."""
+
+    @nn.compact
+    def __call__(self, inputs):
+        tokens = inputs.reshape(len(inputs), 3, 4)
+        return core.Outputs(nn.Dense(6, name="head")(tokens).mean(1), tokens)

@@ -152,6 +152,11 @@ def gcab(
             base = Variables(_below(variables.params) | {"head": frozen["head"]}, variables.model_state, frozen["base"])
             outputs, model_state = inner.apply(base, inputs, train=train, **options)
             check_features(outputs.features, head_kernel({"head": frozen["head"]}, "gcab"), "gcab")
+            if outputs.features.ndim != 2:
+                raise ValueError(
+                    f"gcab expects features [B, D], tokens one after the other, got {outputs.features.shape}: flatten "
+                    "them in the model, below its head, and give their number as tokens."
+                )
             features = outputs.features.astype(jnp.promote_types(outputs.features.dtype, jnp.float32))
             x, now, head = features.reshape(len(features), tokens, -1), frozen["current"], gated["head"]
 
