@@ -81,7 +81,8 @@ def gcab(
     for the features :math:`f_t` of the network below, the second from the second experience on. Then ridge regression
     on the rows of the experience finds the affine :math:`p_t` of least :math:`\sum \|p_t(f_t) - f_{t-1}\|^2 + \gamma
     \|p_t - \mathrm{id}\|^2`, an intercept at no cost. Logits of the classes of experience :math:`c` are a layer of
-    their own on the block with its gates and class token, which is given :math:`p_{c+1}(\cdots p_t(f_t(x)))`.
+    their own on the block with its gates and class token, which is given :math:`f_t(x)` through :math:`p_t`, then
+    :math:`p_{t-1}`, down to :math:`p_{c+1}`.
 
     Args:
       num_tasks: experiences that there is room for.
