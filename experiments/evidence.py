@@ -12,8 +12,10 @@ is an exact identity; an estimate is a mean over at least five seeds with Studen
 where the whole interval does. --tables only writes the tables in the README of each family again, from the files.
 
 DIR is where `make data` prepared MNIST and a book in seven languages, the default folder of tensorflow-datasets
-otherwise. A check that wants one and finds none is left out with a line that says how to get it. Exit codes: 0 every
-gate holds (a missed estimate is stored as it was measured), 1 a gate fails, 2 wrong use or a check left out.
+otherwise. A check that wants one and finds none is left out with a line that says how to get it.
+
+Exit codes: 0 every gate holds (a missed estimate is stored as it was measured), 1 a gate fails, 2 wrong use or a check
+left out.
 
 A new check is experiments/_evidence/<name>.py with a `CHECK`, beside the factory <name>.
 """
