@@ -10,6 +10,7 @@ from ctrain_jax.ops._checks import (
     check_pattern,
     check_positive,
     check_size,
+    check_wrapped,
 )
 from ctrain_jax.ops._class_gaussians import ClassGaussians, add_to_gaussians, class_gaussians, gaussian_sampler
 from ctrain_jax.ops._density import erk_density
@@ -51,6 +52,7 @@ __all__ = [
     "check_pattern",
     "check_positive",
     "check_size",
+    "check_wrapped",
     "class_balanced",
     "class_gaussians",
     "color_jitter",

@@ -132,6 +132,28 @@ def check_pattern(name: str, value: Any) -> None:
         raise ValueError(f"{name} expects a regular expression, got {value!r}: {error}.") from error
 
 
+def check_wrapped(who: str, frozen: Any, key: str) -> None:
+    """Raises unless the model that a method made is the outermost, and the only one of its kind.
+
+    Args:
+        who: the method's name.
+        frozen: of its context.
+        key: what that model keeps in `frozen`, and no other.
+
+    Raises:
+        ValueError: another model around it, or a second of its kind inside.
+
+    Example:
+        >>> check_wrapped("sema", {"bank": 0, "frozen": ()}, "bank")
+    """
+    if not isinstance(frozen, dict) or key not in frozen:
+        raise ValueError(f"{who} finds another model around its own, which hides it: put it first in the chain.")
+    if isinstance(frozen.get("frozen"), dict) and key in frozen["frozen"]:
+        raise ValueError(
+            f"{who} is in the chain twice, or with one of its kind, and both would read one: leave one out."
+        )
+
+
 def _check(name: str, value: Any, holds: Callable[[Any], Any], expected: str, advice: str) -> None:
     if isinstance(value, jax.core.Tracer):
         return

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ctrain_jax.core import Context, Method, Model, PyTree, TrainState, Variables
-from ctrain_jax.ops import check_pattern, check_size, permute_index, restart, unit
+from ctrain_jax.ops import check_pattern, check_size, check_wrapped, permute_index, restart, unit
 from ctrain_jax.peft._base import adapted, beside_dense, check_dense, dense_layers, frozen_base
 
 Frozen = dict[str, PyTree]
@@ -98,10 +98,7 @@ def increments(
                 f"{name} has ranks for {num_tasks} experiences, and the stream has {ctx.spec.num_experiences}: give "
                 "num_tasks."
             )
-        if not isinstance(ctx.frozen, dict) or "past" not in ctx.frozen:
-            raise ValueError(
-                f"{name} finds another model around its own, which hides its ranks: put it first in the chain."
-            )
+        check_wrapped(name, ctx.frozen, "past")
         return ()
 
     def begin(s, ts, ctx):

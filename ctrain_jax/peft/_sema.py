@@ -25,6 +25,7 @@ from ctrain_jax.ops import (
     check_pattern,
     check_positive,
     check_size,
+    check_wrapped,
     class_gaussians,
     permute_index,
     restart,
@@ -157,12 +158,7 @@ def sema(
         return {layer: _mean(x.astype(jnp.float32)) for layer, (x, _) in seen.items()}
 
     def init(rng, params, ctx):
-        if not isinstance(ctx.frozen, dict) or "bank" not in ctx.frozen:
-            raise ValueError(
-                "sema finds another model around its own, which hides its modules: put it first in the chain."
-            )
-        if isinstance(ctx.frozen["frozen"], dict) and "bank" in ctx.frozen["frozen"]:
-            raise ValueError("sema is in the chain twice: give one of them a pattern that finds the layers of both.")
+        check_wrapped("sema", ctx.frozen, "bank")
         descriptors = {}
         for layer, own in params["new"].items():
             width = len(own["down"])

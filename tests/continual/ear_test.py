@@ -212,5 +212,5 @@ def test_what_it_refuses():
     with pytest.raises(ValueError, match="ear is in the chain twice"):
         core.start(short_learner(core.chain(gated(), gated())))
     outside = core.Method("outside", model=peft.lora(2, match="head.kernel", form="tree"))
-    with pytest.raises(ValueError, match="put it before what changes the model"):
+    with pytest.raises(ValueError, match="ear finds another model .* put it first in the chain"):
         core.start(short_learner(core.chain(outside, gated())))

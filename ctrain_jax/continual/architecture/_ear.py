@@ -21,7 +21,17 @@ from ctrain_jax.continual._classes import told_apart
 from ctrain_jax.continual._head import check_head, linear_head
 from ctrain_jax.continual.architecture._tasks import copies, only
 from ctrain_jax.core import Method, Model, Outputs, PyTree, Variables, mask_logits
-from ctrain_jax.ops import check_positive, check_size, each_row, hdc_encode, naswot, permute_index, restart, unit
+from ctrain_jax.ops import (
+    check_positive,
+    check_size,
+    check_wrapped,
+    each_row,
+    hdc_encode,
+    naswot,
+    permute_index,
+    restart,
+    unit,
+)
 
 Adaptor = list[list[tuple[jax.Array, jax.Array]]]
 """Kernels and biases of the layers of each candidate."""
@@ -149,12 +159,7 @@ def ear(
         return jnp.where(jnp.arange(max_domains) < s.domains, near, -2.0)
 
     def init(rng, params, ctx):
-        if not isinstance(ctx.frozen, dict) or "choice" not in ctx.frozen:
-            raise ValueError(
-                "ear finds another model around its own, which hides its parts: put it before what changes the model."
-            )
-        if isinstance(ctx.frozen["frozen"], dict) and "choice" in ctx.frozen["frozen"]:
-            raise ValueError("ear is in the chain twice, and both would find the domains of one: leave one out.")
+        check_wrapped("ear", ctx.frozen, "choice")
         check_head(params, ctx, "ear")
         width, classes = linear_head(params, "ear").kernel.shape
         return EarState(

@@ -30,6 +30,7 @@ from ctrain_jax.ops import (
     check_non_negative,
     check_pattern,
     check_positive,
+    check_wrapped,
     simplex_targets,
     unit,
 )
@@ -138,8 +139,7 @@ def preassigned(*, scale: float = 1 / 0.07) -> Method:
         return Model(init, fixed(2).apply)
 
     def init(rng, params, ctx):
-        if not isinstance(ctx.frozen, dict) or "targets" not in ctx.frozen:
-            raise ValueError("preassigned finds no targets of its own: put it first among methods that wrap the model.")
+        check_wrapped("preassigned", ctx.frozen, "targets")
         return PreassignedState(jnp.zeros(len(ctx.frozen["targets"]), bool))
 
     def begin(s, ts, ctx):
